@@ -4,6 +4,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from features.progress import Notify
 from features.summary import listed
 from mil.errors import FetchError
 from mil.fetch.download import Downloads, RemoteFile, leftover_note
+from mil.fetch.space import disk_error
 from mil.version import __version__
 
 STATE, MANIFEST, COHORT, LOCK = "fetch.json", "manifest.csv", "cohort.csv", ".fetch.lock"
@@ -57,9 +59,21 @@ class CohortFolder:
             BagError: the file system has no locks.
             OSError: it cannot be written to.
         """
+        refuse_foreign(self.path)
+        try:
+            with self._lock():
+                self._read()
+                yield
+        except OSError as error:
+            full = disk_error(error, Path(error.filename or self.path))
+            if full is error:
+                raise
+            raise full from error
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
         from features.bags.store import lock_file
 
-        refuse_foreign(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         with lock_file(self.path / LOCK) as claimed:
             if not claimed:
@@ -69,7 +83,6 @@ class CohortFolder:
                     "another folder."
                 )
             try:
-                self._read()
                 yield
             finally:
                 (self.path / LOCK).unlink(missing_ok=True)
@@ -113,28 +126,43 @@ class CohortFolder:
         self, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]
     ) -> Path:
         """Write a table; one that somebody has changed stays, and the new one gets another name."""
-        path = self.path / name
         text = io.StringIO()
         csv.writer(text).writerows([header, *rows])
         digest = hashlib.sha256(text.getvalue().encode()).hexdigest()
-        written = self._tables.setdefault(name, [])
-        if path.is_file() and _sha256(path) not in (*written, digest):
-            path = self.path / name.replace(".csv", "-fetched.csv")
+        path = self._free_place(name, digest)
+        if path.name != name:
             self.notes.append(
                 f"{name} was changed after it was written, and stays as it is. The new table is {path.name}."
             )
-        elif digest not in written:
+        written = self._tables.setdefault(path.name, [])
+        if digest not in written:
             written.append(digest)  # before the table: a process may end between both
             self._write_state(complete=False)
         write_table(path, header, rows)
         return path
+
+    def _free_place(self, name: str, digest: str) -> Path:
+        """The first name of a table under which nothing lies that somebody has changed."""
+        stem = name.removesuffix(".csv")
+        more = (f"{stem}-fetched-{number}.csv" for number in itertools.count(2))
+        for own in itertools.chain((name, f"{stem}-fetched.csv"), more):
+            path = self.path / own
+            if not path.exists() or _sha256(path) in (*self._tables.get(own, ()), digest):
+                return path
+        raise AssertionError("names do not end")
 
     def _read(self) -> None:
         path = self.path / STATE
         if not path.exists():
             return
         try:
-            state = parse_json(path.read_bytes())
+            state = dict(parse_json(path.read_bytes()))
+            schema = str(state.get("schema", SCHEMA))
+            if schema != SCHEMA:
+                raise FetchError(
+                    f"{path}: has the form {schema!r}, and this version reads {SCHEMA!r}. It stays as it is: "
+                    "pip install -U sarcomil, or choose another folder."
+                )
             source, settings = str(state["source"]), dict(state["settings"])
             self.versions = {str(k): str(v) for k, v in dict(state["versions"]).items()}
             self.md5s = {str(k): str(v) for k, v in dict(state.get("md5s", {})).items()}
@@ -197,11 +225,13 @@ class CohortFolder:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that has files and was not filled by a fetch: they would be taken for what it wrote.
+    """Refuse a file, and a folder that has files and was not filled by a fetch: they would be taken for its.
 
     Raises:
         FetchError: naming what is there.
     """
+    if folder.exists() and not folder.is_dir():
+        raise FetchError(f"{folder} is a file, and a folder is needed. Choose another name.")
     if (folder / STATE).is_file() or _manifest_rows(folder / MANIFEST) or not folder.is_dir():
         return
     # A hidden name is no content: the lock and temporary files of a process that was killed, .DS_Store.

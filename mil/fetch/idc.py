@@ -13,7 +13,8 @@ from xml.etree.ElementTree import Element, ParseError
 from features.choices import suggest
 from features.regions.xml_tree import parse_xml
 from mil.errors import FetchError
-from mil.fetch.service import Service, require
+from mil.fetch.client import require
+from mil.fetch.service import Service
 
 VARIABLE, INDEX_VARIABLE = "SARCOMIL_IDC_SERVER", "SARCOMIL_IDC_INDEX"
 BUCKET_ADDRESS = "https://{bucket}.s3.amazonaws.com"

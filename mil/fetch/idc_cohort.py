@@ -91,7 +91,8 @@ def fetch_idc(
     refuse_foreign(out)
     modalities = _modalities(modality, listed)
     usable, left_out = _usable(listed, modalities)
-    chosen = _first_slides(_draw_cases(usable, max_cases, seed), slides_per_case)
+    outlines = [one for one in modalities if modality and one.startswith("RT")]
+    chosen = _first_slides(_draw_cases(usable, max_cases, seed, outlines), slides_per_case)
     if others := len({one.case for one in usable} - {one.case for one in chosen}):
         left_out["other cases"] = others
     plan = _plan(name, out, usable, chosen, left_out)
@@ -151,12 +152,23 @@ def _usable(
 
 
 def _draw_cases(
-    usable: Sequence[IndexedSeries], max_cases: int | None, seed: int
+    usable: Sequence[IndexedSeries], max_cases: int | None, seed: int, outlines: Sequence[str]
 ) -> tuple[IndexedSeries, ...]:
-    """The series of cases that have an image."""
+    """The series of cases that have an image; where not all are fetched, of those with the outlines too.
+
+    Args:
+        usable: series to choose from.
+        max_cases: cases; all if not given.
+        seed: of the draw.
+        outlines: modalities that a case must have to be drawn, as RTSTRUCT.
+    """
     images = {one.case for one in usable if not one.modality.startswith("RT")}
-    cases = {*draw(images or {one.case for one in usable}, max_cases, seed)}
-    return tuple(one for one in usable if one.case in cases)
+    cases = images or {one.case for one in usable}
+    if max_cases is not None:
+        for name in outlines:
+            cases = cases & {one.case for one in usable if one.modality == name} or cases
+    drawn = {*draw(cases, max_cases, seed)}
+    return tuple(one for one in usable if one.case in drawn)
 
 
 def _first_slides(series: Sequence[IndexedSeries], n: int | None) -> tuple[IndexedSeries, ...]:

@@ -2,52 +2,33 @@
 
 import contextlib
 import email.utils
-import functools
-import importlib
 import json
 import math
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import ModuleType
 from typing import Any
 
 from features.progress import Notify
 from mil.errors import FetchError
+from mil.fetch.client import open_client, require
 from mil.fetch.settings import Transfer
 from mil.version import __version__
 
 LONGEST_WAIT_S = 60.0  # between repeated requests, unless the server says otherwise
 LONGEST_PAUSE_S = 900.0  # that a server may ask for
-PASSING = frozenset(
-    (408, 425, 429, 500, 502, 503, 504)
-)  # answers after which a request is repeated
+LONG_PAUSE_S = 172_800.0  # from which hours and minutes do not matter
+# Answers after which a request is repeated: of a server or a gateway that is busy or out of order. One that
+# does not know the method (501) or the version of HTTP (505) will not learn it.
+PASSING = frozenset((408, 425, 429, *range(500, 600))) - {501, 505}
 CONNECT_S = 20.0
 FIRST_RETRIES = 2  # before a server has answered at all: there may be no network
+SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 NOTED_S = 10.0  # of a wait from which a reader should know of it
-
-
-def require(name: str) -> ModuleType:
-    """A package of the extra ``fetch``, imported where it is first used.
-
-    Raises:
-        FetchError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise FetchError(
-            f"Fetching needs the package {name}. Install it: pip install 'sarcomil[fetch]'."
-        ) from error
-
-
-@functools.cache
-def _certificates() -> Any:
-    """What servers are recognised by; to read it takes as long as many requests."""
-    return require("httpx2").create_ssl_context()
 
 
 class Passing(Exception):
@@ -56,11 +37,14 @@ class Passing(Exception):
     Attributes:
         after_s: seconds that the server asks to wait; 0 if it does not say.
         lost_s: seconds without a byte before it failed.
+        is_answer: whether the server answered, and refused.
     """
 
-    def __init__(self, reason: str, after_s: float = 0.0, lost_s: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, after_s: float = 0.0, lost_s: float = 0.0, *, is_answer: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.after_s, self.lost_s = after_s, lost_s
+        self.after_s, self.lost_s, self.is_answer = after_s, lost_s, is_answer
 
 
 class Stopped(Exception):
@@ -94,18 +78,18 @@ class Attempts:
         self.failures += 1
         if error.after_s > LONGEST_PAUSE_S:
             raise FetchError(
-                f"{what}: {error}; the server asks to come back in {error.after_s / 60:.0f} minutes. Run the "
-                "same call again then: it continues from there."
+                f"{what}: {error}; the server asks to come back in {_pause(error.after_s)}. Run the same "
+                "call again then: it continues from there."
             )
         retries, answered = self.settings.retries, self.service.has_answered
         retries = retries if answered else min(retries, FIRST_RETRIES)
         if self.failures > retries:
             times = "once" if self.failures == 1 else f"{self.failures} times in a row"
             proxy = "" if answered else ", and HTTPS_PROXY if this network has a proxy,"
-            raise FetchError(
-                f"{what}: {error}, {times}. Check the connection{proxy} and run the same call again: it "
-                "continues from there."
-            )
+            remedy = f"Check the connection{proxy} and run the same call again"
+            if error.is_answer:
+                remedy = "The fault is the server's, or of a proxy: run the same call again later"
+            raise FetchError(f"{what}: {error}, {times}. {remedy}; it continues from there.")
         wait_s = min(self.settings.wait_s * 2 ** (self.failures - 1), LONGEST_WAIT_S)
         wait_s *= 0.5 + 0.5 * self._random.random()
         if error.after_s:
@@ -135,8 +119,7 @@ class Service:
         self._resume_at = 0.0
         self._httpx = require("httpx2")
         self._connect_s = min(CONNECT_S, settings.timeout_s)
-        self._client = self._httpx.Client(
-            verify=_certificates(),
+        self._client = open_client(
             timeout=self._httpx.Timeout(settings.timeout_s, connect=self._connect_s),
             follow_redirects=True,
             headers={"User-Agent": f"sarcomil/{__version__}", "Accept-Encoding": "identity"},
@@ -223,7 +206,7 @@ class Service:
             yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
             raise FetchError(
-                f"{self.address}: {error}. Check the address of the server."
+                f"{self.address}: {str(error).rstrip('.')}. Check the address of the server."
             ) from error
         except httpx.TimeoutException as error:
             connecting = isinstance(error, httpx.ConnectTimeout)
@@ -243,25 +226,33 @@ def _check_status(url: str, response: Any) -> None:
         return
     answer = f"the server answers {status} {response.reason_phrase}".rstrip()
     if status in PASSING:
-        raise Passing(answer, _retry_after_s(response.headers.get("Retry-After", "")))
+        after_s = _retry_after_s(response.headers.get("Retry-After", ""))
+        raise Passing(answer, after_s, is_answer=True)
+    no_service = "It does not do what is asked: use another mirror, or another proxy"
     remedy = {
         401: "It needs a permission that this program does not ask for: only open files are fetched",
         403: "It needs a permission that this program does not ask for: only open files are fetched",
         404: "It is not there (any more): run the same call again, which asks for the list anew",
         407: "The proxy asks for a password: put it into HTTPS_PROXY",
+        501: no_service,
+        505: no_service,
     }.get(status, "Check the address of the server, or try again later")
     raise FetchError(f"{url}: {answer}. {remedy}.")
 
 
 def _retry_after_s(text: str) -> float:
     """Seconds, of a number or a date; 0 where it says neither."""
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(text))
+    if SECONDS.fullmatch(text.strip()):
+        return float(text)
     with contextlib.suppress(ValueError, TypeError):
         when = email.utils.parsedate_to_datetime(text)
         when = when if when.tzinfo else when.replace(tzinfo=UTC)
         return max(0.0, (when - datetime.now(UTC)).total_seconds())
     return 0.0
+
+
+def _pause(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < LONG_PAUSE_S else "more than two days"
 
 
 def parse_answer(source: str, content: bytes) -> Any:

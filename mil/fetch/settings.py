@@ -61,7 +61,7 @@ class Transfer:
             if value < least or (name == "timeout_s" and value == 0):
                 bound = "above 0" if name == "timeout_s" else f"at least {least}"
                 raise FetchError(f"{name} must be {bound}; got {value:g}.")
-        if self.server and not self.server.startswith(("http://", "https://")):
+        if self.server and not self.server.lower().startswith(("http://", "https://")):
             raise FetchError(
                 f"server is an address that begins with https:// or http://; got {self.server!r}."
             )

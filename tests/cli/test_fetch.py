@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.options import UsageError
 from mil.errors import FetchError
+from mil.fetch import space
 from tests.mil.fetch.made_services import running
 
 
@@ -42,8 +43,8 @@ def test_a_dry_run_shows_cases_bytes_and_spellings(network, tmp_path):
         "  SS: Sarcoma; synovial; poorly differentiated (1), Synovial Sarcoma - Biphasic (1), "
         "Synovial Sarcoma - Monophasic (1)" in lines
     )
-    assert "  no label: Chordoma (1)" in lines
-    assert "Leiomyosarcoma" not in shown.stdout  # of other subtypes
+    assert "  no label: Chordoma (1), Leiomyosarcoma, NOS + Carcinoma, NOS (1)" in lines
+    assert "Myxofibrosarcoma" not in shown.stdout  # of other subtypes
     assert "slides of normal tissue or controls (3)" in shown.stdout
     assert lines[-1].startswith("Dry run, nothing is written: 0.0 MB; ")
     assert not out.exists()

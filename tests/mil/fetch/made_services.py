@@ -266,6 +266,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not fault:
             return False
         status, _, after = fault.partition(" after ")
+        if fault == "redirect":
+            self._send(b"", 302, {"Location": self.path})
+            return True
         if fault == "login":
             self._send(b"<html>Please log in")
             return True
@@ -282,10 +285,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_part(self, data, tag):
         fault = self.network.fault(self.path)
-        if fault[:3].isdigit():
+        if fault[:3].isdigit() or fault == "redirect":
             self._failed(fault)
             return
         wanted, headers, status, total = self.headers.get("Range", ""), {}, 200, len(data)
+        headers |= {"Content-Encoding": fault[6:]} if fault.startswith("coded ") else {}
         if fault == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
         same = self.headers.get("If-Range", f'"{tag}"') == f'"{tag}"'

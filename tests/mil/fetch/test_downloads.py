@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +17,7 @@ import pytest
 import mil
 from features.files.locks import lock
 from mil.errors import FetchError
-from mil.fetch import download, service, space
+from mil.fetch import client, download, service, space
 from mil.fetch.folder import LOCK
 from mil.fetch.settings import Transfer
 from tests.mil.fetch.made_services import content, md5, slide
@@ -61,7 +62,24 @@ def test_files_are_those_that_the_list_promises_and_come_once(network, fetch):
     assert fetch.notes == []
 
 
-@pytest.mark.parametrize("fault", ["cut 700", "cut 0", "500", "502", "503", "504", "429", "408"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "cut 700",
+        "cut 0",
+        "408",
+        "429",
+        "500",
+        "502",
+        "503",
+        "504",
+        "507",
+        "509",
+        "521",
+        "530",
+        "598",
+    ],
+)
 def test_what_fails_for_a_while_is_repeated(network, fetch, fault):
     file = listed(network)
     network.faults[data_path(file)].extend([fault, fault])
@@ -110,7 +128,14 @@ def test_a_file_that_does_not_arrive_is_said_and_the_others_are_there(network, f
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [("404", "any more"), ("403", "permission"), ("418", "later")]
+    ("status", "words"),
+    [
+        ("404", "any more"),
+        ("403", "permission"),
+        ("418", "later"),
+        ("501", "another mirror"),
+        ("505", "another mirror"),
+    ],
 )
 def test_a_refusal_is_not_repeated(network, fetch, status, words):
     file = listed(network)
@@ -119,6 +144,52 @@ def test_a_refusal_is_not_repeated(network, fetch, status, words):
     assert status in reason
     assert words in reason
     assert sum(path == data_path(file) for _, path, _ in network.requests) == 1
+
+
+def test_the_remedy_of_a_servers_fault_is_not_the_connection(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].extend(["522"] * 9)
+    [reason] = fetch(**SS).failed
+    assert "522, 4 times in a row. The fault is the server's" in reason
+    assert "Check" not in reason
+
+
+def test_a_file_that_arrives_compressed_is_said(network, fetch):
+    network.faults[data_path(listed(network))].append("coded br")
+    [reason] = fetch(**SS).failed
+    assert "arrives compressed (br)" in reason
+
+
+def test_a_circle_of_redirects_is_said(network, fetch):
+    network.faults[data_path(listed(network))].extend(["redirect"] * 60)
+    [reason] = fetch(**SS).failed
+    assert "redirects. Check the address" in reason
+
+
+def test_an_address_may_be_in_capitals(network, fetch):
+    assert fetch(server=network.address.replace("http", "HTTP"), dry_run=True, **SS).files
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "all_proxy",
+            "socks5h://me:secret@127.0.0.1:1",
+            "all_proxy is a SOCKS proxy, for which the",
+        ),
+        ("HTTPS_PROXY", "gopher://me:secret@x:1", "HTTPS_PROXY begins with gopher://. A proxy's"),
+        ("SSL_CERT_FILE", "/nowhere/x.pem", r"in SSL_CERT_FILE \(/nowhere/x\.pem\) cannot be read"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_said(fetch, monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    client._certificates.cache_clear()
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(FetchError, match=message) as caught:
+        fetch(dry_run=True)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_wrong_checksum_is_fetched_anew_once(network, fetch):
@@ -218,8 +289,26 @@ def test_a_pause_of_hours_is_not_waited_for(network, fetch):
     assert "asks to come back in 120 minutes" in reason
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_pause_without_end_is_said_in_few_words(network, fetch, text):
+    network.faults[data_path(listed(network))].append(f"503 after {text}")
+    [reason] = fetch(**SS).failed
+    assert "asks to come back in more than two days" in reason
+
+
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("7", 7), ("0.5", 0.5), ("-3", 0), ("", 0), ("soon", 0), ("date", 90)]
+    ("text", "seconds"),
+    [
+        ("7", 7),
+        (" 0.5", 0.5),
+        ("-3", 0),
+        ("", 0),
+        ("soon", 0),
+        ("inf", 0),
+        ("nan", 0),
+        ("1e300", 0),
+        ("date", 90),
+    ],
 )
 def test_the_time_to_come_back_is_a_number_or_a_date(text, seconds):
     if text == "date":
@@ -436,6 +525,48 @@ def test_a_table_that_somebody_changed_stays(fetch):
     assert table.read_text() == edited
     assert again.table.name == "cohort-fetched.csv"
     assert "cohort.csv was changed after it was written" in fetch.notes[-1]
+
+
+def test_a_table_beside_a_changed_one_stays_too_once_it_was_changed(fetch):
+    table = fetch(subtypes=["SS"]).table
+    table.write_text("mine")
+    beside = fetch(subtypes=["SS"]).table
+    assert fetch(subtypes=["DF"]).table == beside  # as it was written: it may be replaced
+    beside.write_text("mine too")
+    third = fetch(subtypes=["SS"]).table
+    assert (table.read_text(), beside.read_text()) == ("mine", "mine too")
+    assert third.name == "cohort-fetched-2.csv"
+    assert "The new table is cohort-fetched-2.csv" in fetch.notes[-1]
+    assert fetch(subtypes=["SS"]).table == third
+
+
+def test_a_record_of_a_newer_version_is_neither_read_nor_replaced(network, fetch):
+    fetch(subtypes=["DF"])
+    record = fetch.out / "fetch.json"
+    newer = record.read_text().replace("fetch/1", "fetch/2")
+    record.write_text(newer)
+    sent = len(network.requests)
+    with pytest.raises(FetchError, match="form 'fetch/2', and this version reads 'fetch/1'"):
+        fetch(subtypes=["DF"])
+    assert record.read_text() == newer
+    assert not any("/data" in path for _, path, _ in network.requests[sent:])
+
+
+def test_a_folder_that_is_a_file_is_said(network, fetch):
+    fetch.out.write_text("x")
+    with pytest.raises(FetchError, match="is a file, and a folder is needed"):
+        fetch(subtypes=["DF"])
+    assert not network.requests
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_full_from_the_beginning_names_the_folder(fetch, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, "No space")
+
+    monkeypatch.setattr("mil.fetch.folder.write_atomic", refuse)
+    with pytest.raises(FetchError, match=re.escape(f"{fetch.out}: the disk is full")):
+        fetch(subtypes=["DF"])
 
 
 def test_files_of_an_earlier_selection_stay_in_the_manifest_while_they_are_there(fetch):

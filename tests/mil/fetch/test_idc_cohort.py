@@ -260,6 +260,24 @@ def test_cases_are_drawn_by_the_seed_and_only_those_with_an_image(collection, fe
     assert cases(2) == cases(2)
 
 
+def test_cases_are_drawn_among_those_with_the_outlines_that_are_asked_for(collection, fetch_series):
+    for number in range(8):
+        collection.add(f"p{number}", "MR", random_files(1, number))
+        if number % 4 == 1:
+            collection.add(f"p{number}", "RTSTRUCT", random_files(1, number + 10))
+
+    def cases(**options):
+        cohort = fetch_series("made_sarcoma", out="nowhere", dry_run=True, **options)
+        return {part.name: part.n_cases for part in cohort.parts}
+
+    both = {"modality": ["MR", "RTSTRUCT"]}
+    for seed in range(5):
+        assert cases(max_cases=2, seed=seed, **both) == {"MR": 2, "RTSTRUCT": 2}
+    assert cases(max_cases=7, **both) == {"MR": 2, "RTSTRUCT": 2}
+    assert cases(**both) == {"MR": 8, "RTSTRUCT": 2}
+    assert cases(max_cases=7)["MR"] == 7  # outlines were not asked for
+
+
 def test_files_come_once_and_are_continued(network, collection, fetch_series, tmp_path):
     network.page = 3
     own = collection.add("p1", "CT", random_files(8, 1))
