@@ -121,9 +121,10 @@ def _spellings(
 
 
 def _odd_notes(odd: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which entries have a problem, by what they are entries of: slide or case."""
     return [
-        f"{what} {listed(names)} cannot be used and {'is' if len(names) == 1 else 'are'} left out. The "
-        "entry in the service is damaged or contradicts itself."
+        f"{what.capitalize()}{'' if len(names) == 1 else 's'} {listed(names)}: left out, because the "
+        "service's entry is damaged or contradicts itself."
         for what, names in odd.items()
     ]
 
@@ -159,10 +160,10 @@ def _usable_slides(
         else:
             usable.setdefault(slide.cases[0], []).append(slide)
         if reason == DAMAGED_SLIDE:
-            odd.setdefault("The slides", []).append(f"{slide.name} ({slide.problem})")
+            odd.setdefault("slide", []).append(f"{slide.name} ({slide.problem})")
     damaged = [f"{name} ({case.problem})" for name, case in cases.items() if case.problem]
     if damaged:
-        odd["The cases"] = damaged
+        odd["case"] = damaged
         left_out[DAMAGED_CASE] = len(damaged)
     without = [name for name in cases if name not in usable and not cases[name].problem]
     left_out["cases without a diagnostic slide"] = len(without)

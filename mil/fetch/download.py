@@ -157,6 +157,8 @@ def _is_present(
 ) -> bool:
     """Whether a file is there, whole: it has its name only if its checksum was right."""
     path = folder / file.place
+    if path.is_dir():
+        raise FetchError(f"{path} is a folder, and a file of this name is fetched. Move it away.")
     if not path.is_file():
         return False
     size = path.stat().st_size

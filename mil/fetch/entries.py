@@ -16,6 +16,7 @@ DAYS_PER_YEAR = 365.25
 LONGEST_LIFE = 125.0  # years
 AGREEMENT = 2.0  # years between two statements of one age
 SAFE_NAME = re.compile(r"[\w()+,@=][\w()+,@=. -]*")
+LONGEST_NAME = 200  # characters; file systems take 255 bytes, with the ending of a part
 SAFE_ID = re.compile(r"[\w-]+")
 MD5 = re.compile(r"[0-9a-f]{32}")
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*")
@@ -96,8 +97,10 @@ def slide_file(hit: Any) -> SlideFile:
     is_diagnostic = hit.get("experimental_strategy") == "Diagnostic Slide"
     is_tumour = bool(types) and all(map(TUMOUR_TYPE.match, types))
     problem = ""
-    if not SAFE_NAME.fullmatch(name) or not SAFE_ID.fullmatch(file_id):
-        problem = f"no name of a file ({file_id!r})"
+    if not SAFE_NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        problem = "no name of a file"
+    elif not SAFE_ID.fullmatch(file_id):
+        problem = f"id {file_id!r}"
     elif not MD5.fullmatch(md5):
         problem = f"md5 {hit.get('md5sum')!r}"
     elif size < 0:

@@ -230,8 +230,9 @@ def refuse_foreign(folder: Path) -> None:
     Raises:
         FetchError: naming what is there.
     """
-    if folder.exists() and not folder.is_dir():
-        raise FetchError(f"{folder} is a file, and a folder is needed. Choose another name.")
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise FetchError(f"{there} is a file, and a folder is needed. Choose another name.")
     if (folder / STATE).is_file() or _manifest_rows(folder / MANIFEST) or not folder.is_dir():
         return
     # A hidden name is no content: the lock and temporary files of a process that was killed, .DS_Store.

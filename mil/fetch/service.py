@@ -88,7 +88,7 @@ class Attempts:
             proxy = "" if answered else ", and HTTPS_PROXY if this network has a proxy,"
             remedy = f"Check the connection{proxy} and run the same call again"
             if error.is_answer:
-                remedy = "The fault is the server's, or of a proxy: run the same call again later"
+                remedy = "The server, or a proxy, refuses for now: run the same call again later"
             raise FetchError(f"{what}: {error}, {times}. {remedy}; it continues from there.")
         wait_s = min(self.settings.wait_s * 2 ** (self.failures - 1), LONGEST_WAIT_S)
         wait_s *= 0.5 + 0.5 * self._random.random()

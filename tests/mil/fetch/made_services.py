@@ -190,7 +190,7 @@ class Network:
                 self._busy -= 1
 
     def content_of(self, file_id):
-        [file] = [one for one in self.files if one["file_id"] == file_id]
+        file = next(one for one in self.files if one["file_id"] == file_id)
         data = self.contents.get(file_id)
         data = content(file_id, file["file_size"]) if data is None else data
         return data() if callable(data) else data
@@ -248,14 +248,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve_content(self, path):
         network = self.network
         if path.startswith("/data/"):
-            data, tag = network.content_of(path.removeprefix("/data/")), ""
+            data, self._tag = network.content_of(path.removeprefix("/data/")), ""
         elif (key := path.partition("/bucket")[2].partition("/")[2]) in network.objects:
             data = network.objects[key]
-            tag = network.etags.get(key) or md5(data)
+            self._tag = network.etags.get(key) or md5(data)
         else:
             self._send(b"no such thing", 404)
             return
-        self._send_part(data, tag)
+        self._send_part(data)
 
     def _note(self, method):
         self.network.requests.append((method, self.path, self.headers.get("Range", "")))
@@ -283,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _send_part(self, data, tag):
+    def _send_part(self, data):
         fault = self.network.fault(self.path)
         if fault[:3].isdigit() or fault == "redirect":
             self._failed(fault)
@@ -292,7 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers |= {"Content-Encoding": fault[6:]} if fault.startswith("coded ") else {}
         if fault == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
-        same = self.headers.get("If-Range", f'"{tag}"') == f'"{tag}"'
+        tag = f'"{self._tag}"'
+        same = self.headers.get("If-Range", tag) == tag
         if wanted and same and "no range" not in fault:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             data, status = data[start:], 206

@@ -150,7 +150,7 @@ def test_the_remedy_of_a_servers_fault_is_not_the_connection(network, fetch):
     file = listed(network)
     network.faults[data_path(file)].extend(["522"] * 9)
     [reason] = fetch(**SS).failed
-    assert "522, 4 times in a row. The fault is the server's" in reason
+    assert "522, 4 times in a row. The server, or a proxy, refuses for now: run" in reason
     assert "Check" not in reason
 
 
@@ -552,11 +552,21 @@ def test_a_record_of_a_newer_version_is_neither_read_nor_replaced(network, fetch
     assert not any("/data" in path for _, path, _ in network.requests[sent:])
 
 
-def test_a_folder_that_is_a_file_is_said(network, fetch):
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_folder_that_is_a_file_or_below_one_is_said(network, fetch, below):
     fetch.out.write_text("x")
-    with pytest.raises(FetchError, match="is a file, and a folder is needed"):
-        fetch(subtypes=["DF"])
+    with pytest.raises(FetchError, match=f"{fetch.out} is a file, and a folder is needed"):
+        fetch(out=fetch.out / below, subtypes=["DF"])
     assert not network.requests
+
+
+def test_a_folder_in_the_place_of_a_file_is_said(fetch):
+    cohort = fetch(subtypes=["DF"])
+    place = fetch.out / cohort.files[0].place
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(FetchError, match="is a folder, and a file of this name is fetched"):
+        fetch(subtypes=["DF"])
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

@@ -241,7 +241,8 @@ def second_lms(network):
         ({"file_name": "TCGA-3B-A002-01Z-00-DX1.a#2.svs"}, "a#2.svs (no name of a file"),
         ({"file_name": "TCGA-3B-A002-01Z-00-DX1.o'b.svs"}, "o'b.svs (no name of a file"),
         ({"file_name": None}, "(no name of a file"),
-        ({"file_id": "../cases"}, "(no name of a file ('../cases')"),
+        ({"file_id": "../cases"}, "(id '../cases')"),
+        ({"file_name": "a" * 201}, "aa (no name of a file)"),
         ({"md5sum": "0" * 31}, "(md5 '000"),
         ({"md5sum": None}, "(md5 None)"),
         ({"file_size": None}, "(size None)"),
@@ -260,7 +261,7 @@ def test_an_odd_entry_is_left_out_and_named_and_stops_no_other(network, fetch, c
     assert [f.place[-40:-4] for f in cohort.files if f.case == "TCGA-3B-A002"] != []  # its DX2
     assert cohort.left_out[DAMAGED] == 1
     [note] = [note for note in fetch.notes if words in note]
-    assert "is left out" in note
+    assert note.startswith("Slide ")
 
 
 def test_an_odd_entry_of_a_slide_that_is_not_diagnostic_is_no_matter(network, fetch):
