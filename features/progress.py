@@ -27,7 +27,7 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedProgress:
     """Progress whose tasks have something in front of their names.
 
     Attributes:

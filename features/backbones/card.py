@@ -14,7 +14,7 @@ from features.recipe import BaseRecipe, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class BackboneCard:
     """The card of a fine-tuned backbone.
 
     Attributes:
@@ -43,7 +43,7 @@ class Card:
         )
 
 
-def read_card(path: Path) -> Card | None:
+def read_card(path: Path) -> BackboneCard | None:
     """Read the card inside a safetensors file; None for another file, or one without a card.
 
     Published weights have no card.
@@ -66,7 +66,7 @@ def read_card(path: Path) -> Card | None:
     try:
         card = parse_json(text)
         verify_checksum(state, card)
-        return Card(
+        return BackboneCard(
             backbone=str(card["backbone"]),
             mpp=float(card["mpp"]),
             tile=int(card["tile"]),

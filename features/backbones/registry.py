@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from features.backbones.card import Card, read_card
+from features.backbones.card import BackboneCard, read_card
 from features.backbones.file import (
     check_file,
     check_recipe,
@@ -173,7 +173,7 @@ def load_backbone(
     )
 
 
-def _seen(card: Card | None) -> dict[str, tuple[str, ...]]:
+def _seen(card: BackboneCard | None) -> dict[str, tuple[str, ...]]:
     """What the weights have seen, as the fields of a ``Backbone``."""
     if card is None:
         return {}

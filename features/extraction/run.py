@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from features.backbones.card import Card, read_card, weights_notes
+from features.backbones.card import BackboneCard, read_card, weights_notes
 from features.backbones.table import eclipsed_backbones
 from features.bags.bag import PIXELS, read_bag
 from features.bags.store import Outcome, Store
@@ -210,7 +210,7 @@ def seen_notes(weights: str, jobs: Sequence[SlideJob]) -> list[str]:
     return _note_seen(seen, jobs, "")
 
 
-def _seen_by_name(card: Card, jobs: Sequence[SlideJob]) -> list[str]:
+def _seen_by_name(card: BackboneCard, jobs: Sequence[SlideJob]) -> list[str]:
     """The slides whose case, or whose file under whatever name, the weights were trained on."""
     sources, cases = set(card.trained_on_slides), set(card.trained_on)
     seen = []

@@ -48,7 +48,7 @@ Watch = Callable[[Window, NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True)
-class LinearHead:
+class CellHead:
     """Log odds of tumour as a weighted sum of a cell's vector.
 
     Attributes:
@@ -121,9 +121,9 @@ class Segmenter:
 
     card: SegmenterCard
     maps: FeatureMap | None = None
-    linear: LinearHead | None = None
+    linear: CellHead | None = None
     unet: UNetMap | None = None
-    colour: LinearHead | None = None
+    colour: CellHead | None = None
     descriptors: NDArray[np.float32] | None = None
 
     @cached_property
@@ -251,7 +251,7 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> Segmenter:
     facts, state = _read_sealed(path)
     card = _card_of(path, facts)
     heads = {
-        name: LinearHead(state[f"{name}.weight"].numpy(), float(state[f"{name}.bias"]))
+        name: CellHead(state[f"{name}.weight"].numpy(), float(state[f"{name}.bias"]))
         for name in ("linear", "colour")
         if f"{name}.weight" in state
     }
@@ -358,7 +358,7 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _head_tensors(name: str, head: LinearHead) -> dict[str, Tensor]:
+def _head_tensors(name: str, head: CellHead) -> dict[str, Tensor]:
     return _under(
         name, {"weight": torch.from_numpy(head.weight), "bias": torch.tensor([head.bias])}
     )

@@ -28,7 +28,7 @@ from features.volumes.members import notes_of, problem_of
 from features.volumes.naming import sequence_name
 from features.volumes.pixels import read_planes
 from features.volumes.stacking import (
-    Stack,
+    SliceStack,
     fill_stack,
     gaps_mm,
     split_by_part,
@@ -123,7 +123,7 @@ class Series:
             return str(error)
         return ""
 
-    def stack(self, allow: Collection[Allowance] = ()) -> Stack:
+    def stack(self, allow: Collection[Allowance] = ()) -> SliceStack:
         """Its slices in their order.
 
         Raises:

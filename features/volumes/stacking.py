@@ -30,7 +30,7 @@ TURN = 1e-3  # radians between slices of one orientation
 
 
 @dataclass(frozen=True)
-class Stack:
+class SliceStack:
     """Slices in their order, from the foot of their normal to its tip.
 
     Attributes:
@@ -61,7 +61,7 @@ def stack_planes(
     *,
     allow: Collection[Allowance] = (),
     thickness_mm: float | None = None,
-) -> Stack:
+) -> SliceStack:
     """Put slices in order and check that they make one volume.
 
     Args:
@@ -84,7 +84,7 @@ def stack_planes(
         return _single(ordered, name, thickness_mm)
     _check_apart(ordered, along, name)
     step_mm, steps, notes = _even_steps(ordered, along, name, allow_gaps="gaps" in allow)
-    stack = Stack(ordered, steps, step_mm, aside - aside[0], tuple(notes))
+    stack = SliceStack(ordered, steps, step_mm, aside - aside[0], tuple(notes))
     if stack.is_tilted and "tilt" not in allow:
         _refuse_tilt(stack, name)
     return stack
@@ -197,14 +197,14 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} of {words}" for words, count in counts.most_common(4))
 
 
-def _single(planes: tuple[Plane, ...], name: str, thickness_mm: float | None) -> Stack:
+def _single(planes: tuple[Plane, ...], name: str, thickness_mm: float | None) -> SliceStack:
     if not thickness_mm or thickness_mm <= 0:
         raise VolumeError(
             f"{name}: it is one slice, and its file states no SliceThickness, so that its extent in mm is "
             "unknown. Export the whole series."
         )
     note = f"one slice: its extent is the slice thickness of {thickness_mm:g} mm"
-    return Stack(planes, np.zeros(1), thickness_mm, np.zeros((1, 2)), (note,))
+    return SliceStack(planes, np.zeros(1), thickness_mm, np.zeros((1, 2)), (note,))
 
 
 def _check_apart(planes: tuple[Plane, ...], along: NDArray[np.float64], name: str) -> None:
@@ -290,7 +290,7 @@ def _two_names(planes: tuple[Plane, ...], first: int, word: str = "and") -> str:
     return f"{one.path.parent.name}/{one.name} {word} {other.path.parent.name}/{other.name}"
 
 
-def _refuse_tilt(stack: Stack, name: str) -> None:
+def _refuse_tilt(stack: SliceStack, name: str) -> None:
     last = stack.offsets_mm[-1]
     rise = float(np.hypot(*last) / stack.steps[-1])
     degrees = float(np.degrees(np.arctan2(rise, stack.step_mm)))
@@ -311,7 +311,7 @@ def _refuse_tilt(stack: Stack, name: str) -> None:
 
 
 def fill_stack(
-    stack: Stack, values: NDArray[np.float32], outside: float
+    stack: SliceStack, values: NDArray[np.float32], outside: float
 ) -> tuple[NDArray[np.float32], Grid, list[str]]:
     """The volume of a stack: tilt straightened, gaps interpolated; unchanged where there are none.
 
@@ -360,7 +360,7 @@ def _interpolate(steps: NDArray[np.float64], values: NDArray[np.float32]) -> NDA
 
 
 def _straighten(
-    stack: Stack, values: NDArray[np.float32], outside: float
+    stack: SliceStack, values: NDArray[np.float32], outside: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Move each slice to its place on a canvas that holds all, and where the canvas begins, in mm."""
     spacing = np.asarray(stack.planes[0].spacing_mm)

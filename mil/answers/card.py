@@ -32,7 +32,7 @@ PROTECTION = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class ModelCard:
     """What is known of a model.
 
     Attributes:
@@ -87,13 +87,13 @@ class Card:
         return "\n".join(lines)
 
 
-def card_of_run(run: Run, predictor: Predictor) -> Card:
+def card_of_run(run: Run, predictor: Predictor) -> ModelCard:
     """The card of a run's model."""
     counts = dict.fromkeys(run.classes, 0)
     for label in run.labels.values():
         counts[label] = counts.get(label, 0) + 1
     recipe = next(iter(recipe_parts(run.recipe)))
-    return Card(
+    return ModelCard(
         title=run.title,
         question=f"{run.task.name}: {', '.join(predictor.readout.classes)}",
         model=f"{predictor.model}, {format_count(len(predictor.fits), 'fit')}",

@@ -22,7 +22,7 @@ from features.files.checksum import fingerprint
 from features.files.parse import parse_json
 from features.recipe import SEGMENTED, recipe_parts
 from features.stored import check_version
-from mil.answers.card import Card, describe_segmenter
+from mil.answers.card import ModelCard, describe_segmenter
 from mil.answers.predictor import Fit, Predictor, predictor_of_run
 from mil.answers.reading import reader_class
 from mil.data.reading import TableReading
@@ -55,7 +55,7 @@ class Package:
     """
 
     path: Path
-    card: Card
+    card: ModelCard
     notes: tuple[str, ...]
 
 
@@ -65,7 +65,7 @@ def is_package(path: Path) -> bool:
 
 
 def write_package(
-    predictor: Predictor, card: Card, out: Path, *, segmenter: Path | None = None
+    predictor: Predictor, card: ModelCard, out: Path, *, segmenter: Path | None = None
 ) -> Package:
     """Pack a model with all that is needed to answer for new slides on another machine.
 

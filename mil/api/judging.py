@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from mil.api.options import (
-    Reading,
+    ReadingOptions,
     StrPath,
     as_path,
     notify_of,
@@ -31,7 +31,7 @@ def read_predictions(
     *,
     cohort: StrPath | None = None,
     classes: Sequence[str] = (),
-    **options: Unpack[Reading],
+    **options: Unpack[ReadingOptions],
 ) -> "Predictions":
     """Read predictions of any kind and tool: one table, or one for each fold of a cross-validation.
 
@@ -221,7 +221,7 @@ def nomogram(
     horizon: float | None = None,
     run: Run | StrPath | None = None,
     model: str = "",
-    **options: Unpack[Reading],
+    **options: Unpack[ReadingOptions],
 ) -> "TableNomogram":
     """Fit a regression on all cases, and lay it out as points for each column, their total, a probability.
 

@@ -19,7 +19,7 @@ StrPath: TypeAlias = str | os.PathLike[str]
 ModelLike: TypeAlias = "str | type[Head]"
 
 
-class Reading(TableWords, total=False):
+class ReadingOptions(TableWords, total=False):
     """How a table is read, and what is shown meanwhile.
 
     Attributes:
@@ -34,7 +34,7 @@ class Reading(TableWords, total=False):
     notify: Callable[[str], None] | None
 
 
-class SlideReading(Reading, total=False):
+class SlideReading(ReadingOptions, total=False):
     """How a table and its slides are read, and what is shown meanwhile.
 
     Attributes:
@@ -77,7 +77,7 @@ def as_path(place: StrPath | None) -> Path | None:
     return None if place is None else Path(place)
 
 
-def table_reading(options: Reading) -> TableReading:
+def table_reading(options: ReadingOptions) -> TableReading:
     """How a table is read."""
     return TableReading.of_words(options)
 
@@ -94,7 +94,7 @@ def job_settings(options: SlideReading) -> "JobSettings":
     )
 
 
-def notify_of(options: Reading) -> Callable[[str], None]:
+def notify_of(options: ReadingOptions) -> Callable[[str], None]:
     """Where notices go; nowhere if not given."""
     return options.get("notify") or silence
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from mil.api.options import (
     ModelLike,
-    Reading,
+    ReadingOptions,
     SlideReading,
     StrPath,
     as_path,
@@ -142,7 +142,7 @@ def run_protocol(  # noqa: PLR0913 - what, and how it is run
     device: str = "auto",
     workers: int = 0,
     overwrite: bool = False,
-    **options: Unpack[Reading],
+    **options: Unpack[ReadingOptions],
 ) -> "ProtocolResult":
     """Repeat a published study on your own cases; printed and measured figures stand side by side.
 
@@ -217,7 +217,7 @@ def _absolute(place: StrPath) -> str:
 
 
 def _cases_of(
-    protocol: "Protocol", cohort: Path, stored: dict[str, Any], options: Reading
+    protocol: "Protocol", cohort: Path, stored: dict[str, Any], options: ReadingOptions
 ) -> "tuple[Sequence[Row], Sequence[SlideJob] | VolumeTable]":
     """The rows of the table, and their slides or series."""
     from features.errors import InputError

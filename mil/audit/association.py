@@ -26,7 +26,7 @@ MOST_AT_ONCE = 5_000_000  # numbers in a block of permutations
 
 
 @dataclass(frozen=True, eq=False)
-class Predictor:
+class CaseVariable:
     """One variable, known for every case.
 
     Attributes:
@@ -107,7 +107,7 @@ class Outcome(Protocol):
     def permutations(self, shuffles: int, seed: int) -> tuple[Ints, bool]:
         """(B, n) permuted arrangements, and whether these are all there are."""
 
-    def measure(self, predictor: Predictor, arrangements: Ints) -> Floats:
+    def measure(self, predictor: CaseVariable, arrangements: Ints) -> Floats:
         """(B,) how far the predictor goes with each arrangement, in the direction that fits best."""
 
 
@@ -130,13 +130,13 @@ class ClassOutcome:
         """(B, n) permuted classes, and whether these are all there are."""
         return permute_labels(self.truth, shuffles, seed)
 
-    def measure(self, predictor: Predictor, arrangements: Ints) -> Floats:
+    def measure(self, predictor: CaseVariable, arrangements: Ints) -> Floats:
         """(B,) macro AUC in the direction that fits best."""
         return best_auc(predictor, arrangements)
 
 
 def associate(
-    predictors: Sequence[Predictor], outcome: Outcome, *, shuffles: int = SHUFFLES, seed: int = 0
+    predictors: Sequence[CaseVariable], outcome: Outcome, *, shuffles: int = SHUFFLES, seed: int = 0
 ) -> Associations:
     """Test each predictor against permuted outcomes, the same permutations for all.
 
@@ -176,7 +176,7 @@ def associate(
     return Associations(results, largest, len(numeric))
 
 
-def best_auc(predictor: Predictor, labels: Ints) -> Floats:
+def best_auc(predictor: CaseVariable, labels: Ints) -> Floats:
     """Macro AUC (B,) in the direction that fits best, for B labellings (B, n) of the same cases.
 
     For several numbers (colour channels) it is that of the best one; for categories, that of the share of

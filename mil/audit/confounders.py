@@ -8,9 +8,9 @@ import numpy as np
 from mil.audit.association import (
     Association,
     Associations,
+    CaseVariable,
     ClassOutcome,
     Outcome,
-    Predictor,
     associate,
 )
 from mil.audit.ordinal_association import OrderedOutcome, kappa_alone
@@ -50,7 +50,7 @@ class Confounder:
         return f"not significant; with these cases a value below {association.noticed:.2f} would not be"
 
 
-Alone = Callable[[Predictor], float | None]
+Alone = Callable[[CaseVariable], float | None]
 
 
 def find_confounders(
@@ -103,7 +103,7 @@ def find_survival_confounders(
 
 
 def _test(
-    predictors: Sequence[Predictor], outcome: Outcome, alone: Alone, text: Callable[[float], str]
+    predictors: Sequence[CaseVariable], outcome: Outcome, alone: Alone, text: Callable[[float], str]
 ) -> tuple[tuple[Confounder, ...], Associations]:
     associations = associate(predictors, outcome)
     confounders = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mil.audit.association import MOST_AT_ONCE, Predictor, permute_labels
+from mil.audit.association import MOST_AT_ONCE, CaseVariable, permute_labels
 from mil.audit.single_predictor import predict_alone
 from mil.data.splits import Fold
 from mil.distributions import rankdata
@@ -32,7 +32,7 @@ class OrderedOutcome:
         """(B, n) permuted grades, and whether these are all there are."""
         return permute_labels(self.truth, shuffles, seed)
 
-    def measure(self, predictor: Predictor, arrangements: Ints) -> Floats:
+    def measure(self, predictor: CaseVariable, arrangements: Ints) -> Floats:
         """(B,) concordance in the direction that fits best.
 
         Of pairs of cases of different grade, the share that the predictor puts in the right order, equal
@@ -82,7 +82,7 @@ def _concordance(excess: Floats, truth: Ints) -> Floats:
 
 
 def kappa_alone(
-    predictor: Predictor, names: Sequence[str], truth: Ints, folds: Sequence[Fold]
+    predictor: CaseVariable, names: Sequence[str], truth: Ints, folds: Sequence[Fold]
 ) -> float:
     """Quadratic kappa of a logistic regression on one predictor in the folds of a run, mean over repeats.
 

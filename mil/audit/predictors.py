@@ -12,7 +12,7 @@ from PIL import Image
 from features.bags.bag import Bag
 from features.tiles.quality import flag_bits
 from features.tiles.stain import DENSITY, MIN_DENSITY
-from mil.audit.association import Predictor
+from mil.audit.association import CaseVariable
 from mil.data.case import Case
 from mil.data.cohort import Cohort
 from mil.data.values import without_missing
@@ -27,7 +27,7 @@ LEAST_PIXELS = 200  # of a thumbnail, for a mean colour
 MM2 = 1e6  # square micrometres per square millimetre
 
 
-def cohort_predictors(cohort: Cohort) -> tuple[Predictor, ...]:
+def cohort_predictors(cohort: Cohort) -> tuple[CaseVariable, ...]:
     """All variables that could separate the classes without the tissue, also those without data."""
     volumes = all(bag.volume for case in cohort.cases for bag in case.bags)
     predictors = _scan_predictors(cohort) if volumes else _slide_predictors(cohort)
@@ -40,7 +40,7 @@ def cohort_predictors(cohort: Cohort) -> tuple[Predictor, ...]:
     return tuple(predictors)
 
 
-def _slide_predictors(cohort: Cohort) -> list[Predictor]:
+def _slide_predictors(cohort: Cohort) -> list[CaseVariable]:
     """Of slides: how much of them there is, how they were stained and how they were read."""
     colours = {case.name: _colours(case) for case in cohort.cases}
     numbers: tuple[tuple[str, Callable[[Case], Sequence[float]], str], ...] = (
@@ -60,7 +60,7 @@ def _slide_predictors(cohort: Cohort) -> list[Predictor]:
     ]
 
 
-def _scan_predictors(cohort: Cohort) -> list[Predictor]:
+def _scan_predictors(cohort: Cohort) -> list[CaseVariable]:
     """Of series of CT or MRI: the tumour's volume, and what is known of the scan of every modality."""
     volumes = [[bag.volume for bag in case.bags if bag.volume] for case in cohort.cases]
     counts = [[float(sum(len(bag) for bag in case.bags))] for case in cohort.cases]
@@ -90,42 +90,42 @@ def _scan_predictors(cohort: Cohort) -> list[Predictor]:
     return predictors
 
 
-def _numeric(name: str, values: Floats, note: str = "") -> Predictor:
+def _numeric(name: str, values: Floats, note: str = "") -> CaseVariable:
     known = ~np.isnan(values).any(axis=1)
     if 2 * known.sum() <= len(values):
-        return Predictor(name, reason=f"no data: known for {known.sum()} of {len(values)} cases")
+        return CaseVariable(name, reason=f"no data: known for {known.sum()} of {len(values)} cases")
     if np.ptp(values[known], axis=0).max() == 0:
-        return Predictor(name, reason=f"the same for all cases ({values[known][0, 0]:.4g})")
+        return CaseVariable(name, reason=f"the same for all cases ({values[known][0, 0]:.4g})")
     if not known.all():
         note += f"{'; ' * bool(note)}known for {known.sum()} of {len(values)} cases"
-    return Predictor(name, values, note=note)
+    return CaseVariable(name, values, note=note)
 
 
-def _category(name: str, values: Sequence[str], columns: str) -> Predictor:
+def _category(name: str, values: Sequence[str], columns: str) -> CaseVariable:
     """Categories; if some values are blank, blank is a category."""
     if not any(values):
         remedy = f": the table has no column {columns}" if columns else ""
-        return Predictor(name, reason=f"no data{remedy}")
+        return CaseVariable(name, reason=f"no data{remedy}")
     kinds = sorted(set(values))
     if len(kinds) == 1:
-        return Predictor(name, reason=f"the same for all cases ({kinds[0]})")
+        return CaseVariable(name, reason=f"the same for all cases ({kinds[0]})")
     if len(kinds) > min(len(values) // 2, MOST_KINDS):
-        return Predictor(
+        return CaseVariable(
             name, reason=f"{len(kinds)} kinds in {len(values)} cases: too many to compare"
         )
     codes = np.array([[kinds.index(value)] for value in values], dtype=np.float64)
     blank = f", {values.count('')} cases blank" if "" in kinds else ""
-    return Predictor(name, codes, categorical=True, note=f"{len(kinds)} kinds{blank}")
+    return CaseVariable(name, codes, categorical=True, note=f"{len(kinds)} kinds{blank}")
 
 
-def _dates(values: Sequence[str]) -> Predictor:
+def _dates(values: Sequence[str]) -> CaseVariable:
     if not any(values):
-        return Predictor("date", reason=f"no data: the table has no column {DATE[0]}")
+        return CaseVariable("date", reason=f"no data: the table has no column {DATE[0]}")
     for form in DATE_FORMATS:
         days = [_day(value, form) for value in values]
         if all(math.isfinite(day) == bool(value) for day, value in zip(days, values, strict=True)):
             return _numeric("date", np.array(days, dtype=np.float64)[:, None])
-    return Predictor("date", reason="no data: dates are not all written alike; write 2026-11-21")
+    return CaseVariable("date", reason="no data: dates are not all written alike; write 2026-11-21")
 
 
 def _day(text: str, form: str) -> float:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mil.audit.association import Predictor
+from mil.audit.association import CaseVariable
 from mil.data.splits import Fold
 from mil.evaluation.arrays import Floats, Ints
 
 
 def count_correct_alone(
-    predictor: Predictor, names: Sequence[str], truth: Ints, folds: Sequence[Fold]
+    predictor: CaseVariable, names: Sequence[str], truth: Ints, folds: Sequence[Fold]
 ) -> float:
     """Cases classified correctly by logistic regression on one predictor, averaged over repeats.
 
@@ -25,7 +25,7 @@ def count_correct_alone(
 
 
 def predict_alone(
-    predictor: Predictor, names: Sequence[str], truth: Ints, folds: Sequence[Fold]
+    predictor: CaseVariable, names: Sequence[str], truth: Ints, folds: Sequence[Fold]
 ) -> list[Floats]:
     """Probabilities (n, K) out of fold of logistic regression on one predictor, for each repeat.
 
@@ -50,7 +50,7 @@ def predict_alone(
     return list(by_repeat.values())
 
 
-def _encoded(predictor: Predictor, train: Ints) -> Floats:
+def _encoded(predictor: CaseVariable, train: Ints) -> Floats:
     """Rows (n, ...) for a linear model, fitted on the training cases."""
     assert predictor.values is not None
     values = predictor.values

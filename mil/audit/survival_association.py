@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mil.audit.association import Predictor
+from mil.audit.association import CaseVariable
 from mil.data.outcomes import Outcomes
 from mil.data.splits import Fold
 from mil.distributions import rankdata
@@ -38,7 +38,7 @@ class SurvivalOutcome:
         rng = np.random.default_rng(seed)
         return rng.permuted(np.tile(np.arange(n), (shuffles, 1)), axis=1), False
 
-    def measure(self, predictor: Predictor, arrangements: Ints) -> Floats:
+    def measure(self, predictor: CaseVariable, arrangements: Ints) -> Floats:
         """(B,) Harrell's C in the direction that fits best.
 
         Of several numbers (colour channels) it is that of the best one. Of categories it is that of the
@@ -93,7 +93,7 @@ class SurvivalOutcome:
 
 
 def concordance_alone(
-    predictor: Predictor, names: Sequence[str], outcomes: Outcomes, folds: Sequence[Fold]
+    predictor: CaseVariable, names: Sequence[str], outcomes: Outcomes, folds: Sequence[Fold]
 ) -> float | None:
     """Harrell's C of a Cox regression on one predictor in the folds of a run, mean over repeats.
 
@@ -121,7 +121,7 @@ def concordance_alone(
     return float(np.mean(values))
 
 
-def _fold_risk(predictor: Predictor, outcomes: Outcomes, train: Ints, test: Ints) -> Floats:
+def _fold_risk(predictor: CaseVariable, outcomes: Outcomes, train: Ints, test: Ints) -> Floats:
     """Risks of the test cases; 0 where the training cases have one value or no event."""
     assert predictor.values is not None
     table = {}

@@ -29,7 +29,7 @@ SHORTEST = 1e-12  # a vector that lies at the centre has no direction
 CONSTANT = 1e-6  # spread of a feature, as a share of its size, that is rounding alone
 
 
-class Gallery(NamedTuple):
+class Directions(NamedTuple):
     """Training cases as directions from their centre.
 
     Attributes:
@@ -59,10 +59,10 @@ class Gallery(NamedTuple):
         return np.asarray(np.eye(n_classes)[self.labels] * weights[:, None])
 
 
-def make_gallery(rows: Floats, labels: Ints) -> Gallery:
+def make_gallery(rows: Floats, labels: Ints) -> Directions:
     """The gallery of cases (n, D)."""
     weights = 1 / np.bincount(labels)[labels]
-    gallery = Gallery(np.average(rows, axis=0, weights=weights), rows, labels)
+    gallery = Directions(np.average(rows, axis=0, weights=weights), rows, labels)
     return gallery._replace(vectors=gallery.place(rows))
 
 
@@ -76,7 +76,7 @@ def rows_by_case(rows: Floats, training: Training) -> tuple[Floats, Ints]:
     return np.stack(means), training.labels[first]
 
 
-def leave_out_cases(rows: Floats, labels: Ints) -> Iterator[tuple[Gallery, Floats, int]]:
+def leave_out_cases(rows: Floats, labels: Ints) -> Iterator[tuple[Directions, Floats, int]]:
     """(gallery of the other cases, vector (1, D), label) of each case whose class has another case."""
     counts = np.bincount(labels)
     for i in np.flatnonzero(counts[labels] > 1):
@@ -96,12 +96,24 @@ class NearestHead(ExemplarHead):
         self.register_buffer("centre", torch.zeros(settings.dim))
 
     @torch.no_grad()
-    def prepare(self, tiles: Tensor, class_counts: Tensor) -> None:
-        """Scale each feature by its own spread; one that does not vary in training says nothing later."""
-        super().prepare(tiles, class_counts)
-        spread = tiles.std(dim=0, correction=0)
-        varies = spread > CONSTANT * tiles.abs().amax(dim=0)
-        self.scale.copy_(torch.where(varies, spread, torch.inf))
+    def case_rows(self, training: Training) -> tuple[Floats, Ints]:
+        """As ``rows_by_case``, each feature in its own spread among tiles; slides have their weights in it.
+
+        A feature that does not vary in training says nothing later.
+        """
+        tiles = (
+            np.asarray(bag, np.float64) for bag in training.features
+        )  # one in memory at a time
+        facts = [
+            (bag.mean(axis=0), np.square(bag).mean(axis=0), abs(bag).max(axis=0)) for bag in tiles
+        ]
+        means, squares, most = map(np.stack, zip(*facts, strict=True))  # (slides, D) each
+        centre = np.average(means, axis=0, weights=training.weights)
+        square = np.average(squares, axis=0, weights=training.weights)
+        spread = np.sqrt(np.maximum(square - centre**2, 0.0))
+        varies = spread > CONSTANT * most.max(axis=0)
+        self.scale.copy_(torch.from_numpy(np.where(varies, spread, np.inf)))
+        return rows_by_case(describe_slides(self, training), training)
 
     def output(self, logits: Tensor, means: Tensor, mask: Tensor) -> HeadOutput:
         """The output with equal attention to all tiles."""
@@ -147,7 +159,7 @@ class SimpleShot(NearestHead):
     @torch.no_grad()
     def solve(self, training: Training) -> None:
         """Average the cases of each class, and choose the sharpness."""
-        rows, labels = rows_by_case(describe_slides(self, training), training)
+        rows, labels = self.case_rows(training)
         gallery = make_gallery(rows, labels)
         self.centre.copy_(torch.from_numpy(gallery.centre))
         self.means.copy_(torch.from_numpy(gallery.class_means(self.settings.n_outputs)))
@@ -218,7 +230,7 @@ class NearestCases(NearestHead):
     @torch.no_grad()
     def solve(self, training: Training) -> None:
         """Keep the cases, and choose how many of them vote."""
-        rows, labels = rows_by_case(describe_slides(self, training), training)
+        rows, labels = self.case_rows(training)
         gallery, n_classes = make_gallery(rows, labels), self.settings.n_outputs
         self.set_buffers(
             centre=torch.from_numpy(gallery.centre).float(),

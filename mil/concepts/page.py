@@ -29,7 +29,7 @@ NAMED = 3  # concepts named for either side of a pair of classes
 
 
 @dataclass(frozen=True)
-class Example:
+class ConceptTile:
     """A typical tile of a concept.
 
     Attributes:
@@ -45,18 +45,18 @@ class Example:
     index: int
 
 
-def choose_examples(concepts: Concepts) -> list[list[Example]]:
+def choose_examples(concepts: Concepts) -> list[list[ConceptTile]]:
     """For each concept the tiles nearest to its centre, taking cases in turn."""
-    nearest: list[list[tuple[int, float, Example]]] = [[] for _ in concepts.clusters.centres]
+    nearest: list[list[tuple[int, float, ConceptTile]]] = [[] for _ in concepts.clusters.centres]
     for case in concepts.cases:
-        per_concept: list[list[tuple[float, Example]]] = [[] for _ in nearest]
+        per_concept: list[list[tuple[float, ConceptTile]]] = [[] for _ in nearest]
         for bag in case.bags:
             distances = concepts.clusters.distances(bag)
             assigned = distances.argmin(axis=1)
             for concept, candidates in enumerate(per_concept):
                 rows = np.flatnonzero(assigned == concept)
                 for row in rows[np.argsort(distances[rows, concept])][:EXAMPLES]:
-                    example = Example(case.name, case.label, bag, int(row))
+                    example = ConceptTile(case.name, case.label, bag, int(row))
                     candidates.append((float(distances[row, concept]), example))
         for concept, candidates in enumerate(per_concept):
             ordered = sorted(candidates, key=lambda pair: pair[0])
@@ -68,7 +68,7 @@ def choose_examples(concepts: Concepts) -> list[list[Example]]:
 
 
 def encode_tiles(
-    examples: Sequence[Sequence[Example]], files: Mapping[str, Path]
+    examples: Sequence[Sequence[ConceptTile]], files: Mapping[str, Path]
 ) -> list[list[str]]:
     """The examples as data URLs of JPEGs; grey where slide or tile cannot be read."""
     by_slide: dict[str, list[tuple[int, int]]] = {}
@@ -98,7 +98,7 @@ def _open_slide(bag: Bag, path: Path | None) -> Slide | None:
     return slide if slide.size_l0 == bag.size_l0 else None
 
 
-def _encode_tile(slide: Slide | None, example: Example) -> str:
+def _encode_tile(slide: Slide | None, example: ConceptTile) -> str:
     bag = example.bag
     picture = Image.new("RGB", (PICTURE_PX, PICTURE_PX), GREY)
     if slide:

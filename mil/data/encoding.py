@@ -48,7 +48,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
+class ColumnEncoding:
     """How a case's columns become one row; fitted on training cases.
 
     Attributes:
@@ -79,7 +79,7 @@ class Encoding:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "Encoding":
+    def from_json(cls, fields: Mapping[str, Any]) -> "ColumnEncoding":
         """The encoding from what ``to_json`` returned."""
         columns = [
             Column(**{**column, "categories": tuple(column["categories"])})
@@ -114,7 +114,7 @@ def clinical_columns(cases: Sequence[Case], requested: Sequence[str]) -> tuple[s
     return names
 
 
-def fit_encoding(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
+def fit_encoding(cases: Sequence[Case], requested: Sequence[str]) -> ColumnEncoding:
     """Learn from training cases how their columns become numbers.
 
     A column of numbers, but for a fifth of its values at most, is standardised; what is none or missing is
@@ -132,10 +132,10 @@ def fit_encoding(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
             columns.append(fitted)
         else:
             left_out.append((name, fitted))
-    return Encoding(columns=tuple(columns), left_out=tuple(left_out))
+    return ColumnEncoding(columns=tuple(columns), left_out=tuple(left_out))
 
 
-def readable(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
+def readable(cases: Sequence[Case], requested: Sequence[str]) -> ColumnEncoding:
     """What a clinical model could read of a whole cohort; each fold learns an encoding of its own.
 
     Raises:

@@ -71,7 +71,7 @@ class PairTest:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ClassComparison:
     """Tests of all pairs, of all models together, and the power with this number of cases."""
 
     pairs: tuple[PairTest, ...]
@@ -109,7 +109,7 @@ def compare(predictions: ClassPredictions, reference: str | None = None) -> tupl
     return compare_models(predictions, reference).pairs
 
 
-def compare_models(predictions: ClassPredictions, reference: str | None = None) -> Comparison:
+def compare_models(predictions: ClassPredictions, reference: str | None = None) -> ClassComparison:
     """Test the models of one table against each other.
 
     Args:
@@ -132,7 +132,7 @@ def compare_models(predictions: ClassPredictions, reference: str | None = None) 
 
 def compare_tables(
     first: ClassPredictions, second: ClassPredictions, names: tuple[str, str] = ("A", "B")
-) -> Comparison:
+) -> ClassComparison:
     """Test the models of one table against those of another, over the same cases.
 
     Models of the same name are paired; where no name is in both tables, every model of the first is
@@ -159,7 +159,7 @@ def compare_tables(
     return compare_scores(scores, [(f"{a}: {model}", f"{b}: {rival}") for model, rival in pairs])
 
 
-def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Comparison:
+def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> ClassComparison:
     """Test pairs of models; each kind of p is adjusted over the pairs by Holm's procedure.
 
     A case is right where the model classifies it correctly in more than half of the repeats; scores are
@@ -172,7 +172,7 @@ def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Comparis
     right = {name: mostly_right(repeats) for name, repeats in scores.items()}
     together = cochran_q(np.stack(list(right.values()), axis=1)) if len(right) > 2 else None
     n = len(next(iter(right.values())))
-    return Comparison(_test_pairs(scores, right, pairs), together, power(n))
+    return ClassComparison(_test_pairs(scores, right, pairs), together, power(n))
 
 
 def _test_pairs(

@@ -69,7 +69,7 @@ class MapRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlideFile:
+class BagSlide:
     """The slide of a bag, and what it takes to read it as its tiles were embedded.
 
     Attributes:
@@ -133,7 +133,7 @@ class MapInput:
         if self.is_bag:
             _ = self._files
 
-    def read(self, run: Run, progress: Progress | None = None) -> tuple[Bag, SlideFile | None]:
+    def read(self, run: Run, progress: Progress | None = None) -> tuple[Bag, BagSlide | None]:
         """The bag, and its slide if it is available; of a slide, the bag is extracted as the run's were.
 
         Raises:
@@ -157,7 +157,7 @@ class MapInput:
         file = self._files.get(bag.slide) if self.is_bag else self.path
         if file is None:
             raise InputError(f"slides={self.slides}: holds no slide {bag.slide}.")
-        return bag, SlideFile(path=file, mpp=self.slide_mpp, weights=self.weights)
+        return bag, BagSlide(path=file, mpp=self.slide_mpp, weights=self.weights)
 
     @cached_property
     def _files(self) -> Mapping[str, Path]:

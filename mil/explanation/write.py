@@ -25,7 +25,7 @@ from mil.explanation.known import known_tiles
 from mil.explanation.methods import Method
 from mil.explanation.models import choose_model, choose_target
 from mil.explanation.pyramid import FINEST_MPP, write_ome_tiff
-from mil.explanation.request import MapInput, MapRequest, SlideFile
+from mil.explanation.request import BagSlide, MapInput, MapRequest
 from mil.explanation.scores import TileScores, write_csv, write_geojson
 from mil.explanation.single_tile import single_tile_scores
 from mil.explanation.slides import bag_tiles, draw_picture, load_bag_backbone, open_bag_slide
@@ -105,7 +105,7 @@ def explain_slide(
     folder: Path,
     request: MapRequest,
     *,
-    slide: SlideFile | None = None,
+    slide: BagSlide | None = None,
     notify: Callable[[str], None] = lambda _text: None,
     progress: Progress | None = None,
 ) -> Explanation:

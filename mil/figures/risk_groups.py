@@ -21,7 +21,7 @@ RISKS = ("low risk", "high risk")
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class GroupCurve:
     """The cases of one group: their curve, and who is still observed when.
 
     Attributes:
@@ -37,10 +37,12 @@ class Group:
     curve: Curve
 
 
-def groups_of(time: Floats, event: Bools, group: Ints, names: Sequence[str]) -> tuple[Group, ...]:
+def groups_of(
+    time: Floats, event: Bools, group: Ints, names: Sequence[str]
+) -> tuple[GroupCurve, ...]:
     """The groups that have a case; ``group`` (n,) indexes ``names``."""
     return tuple(
-        Group(
+        GroupCurve(
             name,
             time[group == i],
             event[group == i],
@@ -51,7 +53,7 @@ def groups_of(time: Floats, event: Bools, group: Ints, names: Sequence[str]) -> 
     )
 
 
-def draw_groups(groups: Sequence[Group], title: str, unit: str) -> Figure:
+def draw_groups(groups: Sequence[GroupCurve], title: str, unit: str) -> Figure:
     """Curves with their limits and a tick for each censored case; below, the numbers at risk."""
     figure = Figure(figsize=(6.4, 4.2 + 0.28 * len(groups)), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=[1, 0.08 + 0.08 * len(groups)], sharex=True)
@@ -79,13 +81,13 @@ def draw_groups(groups: Sequence[Group], title: str, unit: str) -> Figure:
     return figure
 
 
-def write_groups(path: Path, groups: Sequence[Group]) -> None:
+def write_groups(path: Path, groups: Sequence[GroupCurve]) -> None:
     """One row per group and time at which a case had its event or was last seen."""
     header = ["group", "time", "at_risk", "events", "censored", "survival", "low", "high"]
     write_table(path, header, (row for group in groups for row in _group_rows(group)))
 
 
-def _group_rows(group: Group) -> Iterator[list[object]]:
+def _group_rows(group: GroupCurve) -> Iterator[list[object]]:
     curve = group.curve
     at_risk = number_at_risk(group.time, curve.time)
     for time, observed, censored, *shares in zip(
@@ -96,7 +98,7 @@ def _group_rows(group: Group) -> Iterator[list[object]]:
         yield [group.name, f"{time:g}", int(observed), events, int(censored), *shown]
 
 
-def risk_groups(predictions: RiskPredictions, model: str) -> tuple[Group, ...]:
+def risk_groups(predictions: RiskPredictions, model: str) -> tuple[GroupCurve, ...]:
     """The cases above and below the median training risk; one group where all risks are equal."""
     risks = predictions.mean_risks(model)
     return groups_of(risks.time, risks.event, (risks.risk > 0).astype(np.int64), RISKS)
@@ -117,7 +119,7 @@ def write_survival_figures(folder: Path, predictions: RiskPredictions, unit: str
     return paths
 
 
-def _draw_curve(axes: Any, group: Group, colour: str) -> None:
+def _draw_curve(axes: Any, group: GroupCurve, colour: str) -> None:
     curve = group.curve
     last = float(group.time.max())
     time = np.concatenate([[0.0], curve.time, [last]])

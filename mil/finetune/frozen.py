@@ -23,7 +23,7 @@ from features.extraction.embed import preprocess
 from features.files.checksum import fingerprint
 from mil.errors import FitError
 from mil.finetune.network import Stage, TileClassifier
-from mil.finetune.tiles import GIGABYTE, Batch, TilePool
+from mil.finetune.tiles import GIGABYTE, TileBatch, TilePool
 
 CHECKSUM_BYTES = 4
 Halves = NDArray[np.float16]
@@ -123,7 +123,7 @@ class FrozenLayers:
         pool.frozen = self.store.get
         return self.store
 
-    def __call__(self, batch: Batch, device: torch.device) -> Tensor:
+    def __call__(self, batch: TileBatch, device: torch.device) -> Tensor:
         """(B, ...) what the layers give for each tile of a batch, rounded to half precision.
 
         Raises:

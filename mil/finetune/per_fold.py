@@ -9,7 +9,7 @@ from features.backbones.registry import load_backbone
 from features.extraction.extract import extract
 from features.extraction.identity import slide_fingerprints
 from features.extraction.normalisation import resolve_stain_reference
-from features.progress import Named, Progress
+from features.progress import NamedProgress, Progress
 from features.recipe import Recipe
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble
@@ -123,7 +123,7 @@ def cross_validate_per_fold(
     frozen = tuning.store(folds[0]).parent.parent / FROZEN
     tables = []
     for number, fold in enumerate(folds):
-        named = Named(progress, f"fold {number + 1}/{len(folds)}: ")
+        named = NamedProgress(progress, f"fold {number + 1}/{len(folds)}: ")
         cohort = fold_cohort(tuning, fold, named, frozen)
         tables.append(
             cross_validate(

@@ -56,7 +56,7 @@ class LabelledSlide:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TileBatch:
     """Tiles of one step.
 
     Attributes:
@@ -167,7 +167,7 @@ class TilePool:
         self,
         steps: Sequence[tuple[NDArray[np.int64], Variations]],
         workers: int,
-    ) -> Iterator[Batch]:
+    ) -> Iterator[TileBatch]:
         """Read the tiles of each step a few steps ahead, in order.
 
         Args:
@@ -178,7 +178,7 @@ class TilePool:
             TileError: more tiles of a slide than ``MAX_UNREADABLE`` cannot be decoded.
         """
         workers = workers or min(os.cpu_count() or 1, MAX_WORKERS)
-        waiting: list[Future[Batch]] = []
+        waiting: list[Future[TileBatch]] = []
         with ThreadPoolExecutor(workers, "read") as pool:
             try:
                 for step in steps:
@@ -213,7 +213,7 @@ class TilePool:
             self._cache.put((slide, number), tile)
         return tile
 
-    def _batch(self, chosen: NDArray[np.int64], variations: Variations) -> Batch:
+    def _batch(self, chosen: NDArray[np.int64], variations: Variations) -> TileBatch:
         side = self.recipe.tile
         tiles = np.full((len(chosen), side, side, 3), 255, dtype=np.uint8)
         usable = np.zeros(len(chosen), dtype=np.bool_)
@@ -229,7 +229,7 @@ class TilePool:
         if self.recipe.drop:
             usable &= (quality_flags(tiles) & flag_bits(self.recipe.drop)) == 0
         usable[list(frozen)] = True  # only what can be used is known
-        return Batch(tiles, chosen[:, 0], usable, variations, chosen[:, 1], frozen)
+        return TileBatch(tiles, chosen[:, 0], usable, variations, chosen[:, 1], frozen)
 
     def _lay(self, job: SlideJob) -> TileGrid:
         """The tiles of a slide, whose fingerprints are noted."""

@@ -37,7 +37,7 @@ from mil.finetune.files import (
 from mil.finetune.frozen import FrozenLayers, remove_frozen
 from mil.finetune.network import TileClassifier, parameter_groups
 from mil.finetune.settings import FinetuneSettings
-from mil.finetune.tiles import Batch, LabelledSlide, TilePool, check_usable, tile_weights
+from mil.finetune.tiles import LabelledSlide, TileBatch, TilePool, check_usable, tile_weights
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
 from mil.version import __version__
@@ -236,7 +236,7 @@ class _Training:
         weights = tile_weights(self.pool, chosen, members, labels_equally=equally)
         return torch.from_numpy(weights).float().to(self.ranks.device)
 
-    def _loss(self, module: nn.Module, batch: Batch, weights: Tensor) -> Tensor:
+    def _loss(self, module: nn.Module, batch: TileBatch, weights: Tensor) -> Tensor:
         """The summed loss of a batch, each tile times its weight."""
         device = self.ranks.device
         if self.frozen:

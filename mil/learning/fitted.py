@@ -17,7 +17,7 @@ from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from features.files.parse import parse_json
 from features.stored import all_of_stored
-from mil.data.encoding import Encoding
+from mil.data.encoding import ColumnEncoding
 from mil.errors import FitError
 from mil.heads.batches import Features, collate, in_brief, run_in_chunks
 from mil.heads.head import Head, HeadOutput, HeadSettings
@@ -60,7 +60,7 @@ class FittedModel:
     seed: int
     losses: tuple[float, ...] = ()
     valid_losses: tuple[float, ...] = ()
-    encoding: Encoding | None = None
+    encoding: ColumnEncoding | None = None
     trained_on_slides: tuple[str, ...] = ()
 
     @property
@@ -246,6 +246,6 @@ def _from_card(card: Mapping[str, Any], state: Mapping[str, Tensor]) -> FittedMo
         seed=card["seed"],
         losses=tuple(card["losses"]),
         valid_losses=tuple(card["valid_losses"]),
-        encoding=Encoding.from_json(card["encoding"]) if card.get("encoding") else None,
+        encoding=ColumnEncoding.from_json(card["encoding"]) if card.get("encoding") else None,
         trained_on_slides=tuple(card.get("trained_on_slides", ())),
     )

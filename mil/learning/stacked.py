@@ -18,7 +18,7 @@ MOST_PADDED = (
 
 
 @dataclass(frozen=True)
-class Fit:
+class UntrainedFit:
     """A head before its first step.
 
     Attributes:
@@ -48,7 +48,7 @@ class StackedFits:
 
 
 def stack_fits(
-    fits: Sequence[Fit], bags: Sequence[Features], settings: FitSettings
+    fits: Sequence[UntrainedFit], bags: Sequence[Features], settings: FitSettings
 ) -> StackedFits | None:
     """The fits as one; None where they had better be trained one by one.
 

@@ -22,7 +22,7 @@ from mil.learning.epochs import History, run_epochs
 from mil.learning.fitted import FittedModel
 from mil.learning.head_weights import read_head_weights, start_from
 from mil.learning.objective import Objective, StackObjective
-from mil.learning.stacked import Fit, stack_fits
+from mil.learning.stacked import UntrainedFit, stack_fits
 from mil.settings import FitSettings
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
@@ -109,7 +109,7 @@ def _fit_seeds(
     keep_freed_memory()
     n_fits = settings.seeds if head_class(model).takes_steps() else 1
     with torch.random.fork_rng(devices=[]), one_thread():
-        fits: list[Fit] = []
+        fits: list[UntrainedFit] = []
         for number, member_seed in enumerate(derive_seeds(seed, n_fits)):
             begin = (
                 partial(start_from, start=start, number=number, outputs=objective.outputs)
@@ -134,7 +134,7 @@ def _begin_fit(
     seed: int,
     begin: Callable[[Head], None] | None,
     like: Head | None,
-) -> Fit:
+) -> UntrainedFit:
     """A fresh head that is prepared; ``begin`` gives it weights to start from.
 
     Where no bag has more tiles than are drawn, every seed draws the same, and the scale is that of ``like``.
@@ -153,11 +153,11 @@ def _begin_fit(
         begin(head)
     generator = torch.Generator()
     generator.set_state(torch.default_generator.get_state())
-    return Fit(head, rng, generator)
+    return UntrainedFit(head, rng, generator)
 
 
 def _train_fits(
-    fits: Sequence[Fit], objective: Objective, settings: FitSettings, seed: int
+    fits: Sequence[UntrainedFit], objective: Objective, settings: FitSettings, seed: int
 ) -> list[History]:
     """Train the heads together where that is the same and faster, else one by one."""
     if isinstance(objective, StackObjective) and not objective.validates:
@@ -170,7 +170,9 @@ def _train_fits(
     return [_train_head(fit, objective, settings, seed) for fit in fits]
 
 
-def _train_head(fit: Fit, objective: Objective, settings: FitSettings, seed: int) -> History:
+def _train_head(
+    fit: UntrainedFit, objective: Objective, settings: FitSettings, seed: int
+) -> History:
     """Train or solve a head."""
     head = fit.head
     torch.default_generator.set_state(fit.generator.get_state())

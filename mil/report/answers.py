@@ -33,7 +33,7 @@ TILES, TILE_PX = 6, 96
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheet:
+class SlideSheet:
     """What the page shows of one slide.
 
     Attributes:
@@ -117,11 +117,11 @@ def _n_slides(answers: Answers, case: Answer) -> int:
     return sum(row.case == case.case for row in answers.slides)
 
 
-def _sheet(answers: Answers, row: Answer, *, drawn: bool) -> Sheet:
+def _sheet(answers: Answers, row: Answer, *, drawn: bool) -> SlideSheet:
     bag = answers.bag_of(row)
     scores = _scores(answers, row, bag) if bag is not None and drawn else None
     shares = {name: value for name, value in row.values.items() if 0 <= value <= 1}
-    return Sheet(
+    return SlideSheet(
         row=row,
         bars=tuple((name.split("_", 1)[-1], value) for name, value in shares.items()),
         numbers=tuple((n, f"{v:.2f}") for n, v in row.values.items() if n not in shares),

@@ -21,7 +21,7 @@ VerdictT = TypeVar("VerdictT", bound=Verdict, covariant=True)
 
 
 @dataclass(frozen=True)
-class Card(Generic[VerdictT]):
+class CaseCard(Generic[VerdictT]):
     """One case.
 
     Attributes:
@@ -57,7 +57,7 @@ def make_cards(
     folds: Sequence[Sequence[int]],
     table: pd.DataFrame,
     verdicts: Sequence[Sequence[VerdictT]],
-) -> list[Card[VerdictT]]:
+) -> list[CaseCard[VerdictT]]:
     """The cards of all cases.
 
     Args:
@@ -69,7 +69,7 @@ def make_cards(
     """
     slides = slides_by_case(table)
     return [
-        Card(
+        CaseCard(
             case=case,
             outcome=outcomes[row],
             folds=tuple(int(fold[row]) for fold in folds),

@@ -7,7 +7,7 @@ import numpy as np
 
 from mil.evaluation.classification.metrics import predicted
 from mil.evaluation.classification.predictions import CaseScores, ClassPredictions
-from mil.report.cards import Card, CaseAnswers, make_cards
+from mil.report.cards import CaseAnswers, CaseCard, make_cards
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ClassVerdict:
         return not self.right
 
 
-def case_cards(predictions: ClassPredictions) -> list[Card[ClassVerdict]]:
+def case_cards(predictions: ClassPredictions) -> list[CaseCard[ClassVerdict]]:
     """One card per case, by name."""
     scores = {
         model: [predictions.case_scores(model, repeat) for repeat in predictions.repeats]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from features.files.atomic import atomic_path
 from mil.evaluation.arrays import Floats
-from mil.evaluation.classification.evaluate import Evaluation
+from mil.evaluation.classification.evaluate import ClassEvaluation
 from mil.evaluation.classification.predictions import ClassPredictions
 from mil.figures.saving import DASHES, PALETTE, plain_text, save_figure
 from mil.report.plots import curves_of
@@ -21,7 +21,7 @@ Draw = Callable[[Any, pd.DataFrame], None]
 
 
 def write_class_figures(
-    folder: Path, evaluation: Evaluation, predictions: ClassPredictions
+    folder: Path, evaluation: ClassEvaluation, predictions: ClassPredictions
 ) -> list[Path]:
     """Draw every figure; returns the paths, PNG, SVG and CSV of each.
 
@@ -51,7 +51,7 @@ def write_class_figures(
     return written
 
 
-def _accuracy_table(evaluation: Evaluation) -> pd.DataFrame:
+def _accuracy_table(evaluation: ClassEvaluation) -> pd.DataFrame:
     rows = [
         (
             r.model,
@@ -66,7 +66,7 @@ def _accuracy_table(evaluation: Evaluation) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "right", "cases", "accuracy", "low", "high"])
 
 
-def _draw_accuracy(evaluation: Evaluation) -> Callable[[pd.DataFrame], Figure]:
+def _draw_accuracy(evaluation: ClassEvaluation) -> Callable[[pd.DataFrame], Figure]:
     def draw(table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(6, 0.9 + 0.34 * len(table)), layout="constrained")
         axis = figure.subplots()
@@ -87,7 +87,7 @@ def _draw_accuracy(evaluation: Evaluation) -> Callable[[pd.DataFrame], Figure]:
     return draw
 
 
-def _roc_table(evaluation: Evaluation, predictions: ClassPredictions) -> pd.DataFrame:
+def _roc_table(evaluation: ClassEvaluation, predictions: ClassPredictions) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
     for result in evaluation.models:
         for curve in curves_of(ClassPredictions.expect(predictions), result):
@@ -138,7 +138,7 @@ def _draw_confusion(classes: Sequence[str], totals: Sequence[int]) -> Draw:
     return draw
 
 
-def _reliability_table(evaluation: Evaluation) -> pd.DataFrame:
+def _reliability_table(evaluation: ClassEvaluation) -> pd.DataFrame:
     rows = [
         (result.model, point.predicted, point.k, point.n, point.low, point.high)
         for result in evaluation.models

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from mil.audit.sample_size import cases_for_width
 from mil.data.cohort import Cohort
-from mil.evaluation.classification.evaluate import Evaluation
+from mil.evaluation.classification.evaluate import ClassEvaluation
 from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.classification.results import ModelResult
-from mil.evaluation.comparison import Comparison, PairTest
+from mil.evaluation.comparison import ClassComparison, PairTest
 from mil.evaluation.decision_curves import Decision, decision_curves
 from mil.evaluation.metric import page_columns
 from mil.report import plots
@@ -34,7 +34,7 @@ from mil.report.template import svg
 FEW = 10  # cases of a class; below it one case moves sensitivity by more than ten points
 WIDE = 0.2  # an interval
 
-DiagnosisReport = Report[ClassPredictions, Evaluation, Comparison]
+DiagnosisReport = Report[ClassPredictions, ClassEvaluation, ClassComparison]
 
 
 class DiagnosisSections(Sections[DiagnosisReport]):
@@ -44,7 +44,7 @@ class DiagnosisSections(Sections[DiagnosisReport]):
     folder = "figures"
 
     @staticmethod
-    def warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
+    def warnings(cohort: Cohort, evaluation: ClassEvaluation) -> list[str]:
         """Classes of few cases, and folds that pull weak models below chance."""
         warnings = []
         counts = Counter(case.label for case in cohort.cases)
@@ -225,7 +225,7 @@ def describe_test(test: PairTest) -> str:
     )
 
 
-def _interval_methods(evaluation: Evaluation) -> list[str]:
+def _interval_methods(evaluation: ClassEvaluation) -> list[str]:
     """The methods of the intervals, each once."""
     results = evaluation.models
     aucs = [result.metrics["auc"] for result in results]

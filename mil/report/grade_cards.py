@@ -8,7 +8,7 @@ import numpy as np
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.grade.metrics import median_grade
 from mil.evaluation.grade.predictions import GradePredictions
-from mil.report.cards import Card, CaseAnswers, make_cards
+from mil.report.cards import CaseAnswers, CaseCard, make_cards
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class GradeVerdict:
         return not self.right
 
 
-def grade_cards(predictions: GradePredictions) -> list[Card[GradeVerdict]]:
+def grade_cards(predictions: GradePredictions) -> list[CaseCard[GradeVerdict]]:
     """One card per case, by name."""
     scores = {
         model: [predictions.case_scores(model, repeat) for repeat in predictions.repeats]

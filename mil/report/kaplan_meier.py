@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mil.evaluation.arrays import Floats
 from mil.evaluation.survival.metrics import number_at_risk
-from mil.figures.risk_groups import Group
+from mil.figures.risk_groups import GroupCurve
 from mil.report.plots import DASHES
 
 WIDTH, HEIGHT = 320.0, 190.0  # of the frame, in units of the viewBox
@@ -16,7 +16,7 @@ LINE = 17.0  # height of a line of text
 LEFT, RIGHT = 74.0, 12.0  # room for the names of groups, and for the last tick
 
 
-def survival_plot(description: str, groups: Sequence[Group], unit: str) -> str:
+def survival_plot(description: str, groups: Sequence[GroupCurve], unit: str) -> str:
     """Curves with their limits and a tick for each censored case; below, the numbers at risk.
 
     Args:
@@ -53,7 +53,7 @@ def group_key(place: int) -> str:
     )
 
 
-def _curve(group: Group, place: int, end: float) -> str:
+def _curve(group: GroupCurve, place: int, end: float) -> str:
     curve = group.curve
     time = np.concatenate([[0.0], curve.time, [group.time.max()]])
     middle, low, high = (
@@ -83,7 +83,7 @@ def _steps(time: Floats, share: Floats, end: float) -> list[str]:
     ]
 
 
-def _at_risk(group: Group, ticks: Floats, end: float, row: int) -> str:
+def _at_risk(group: GroupCurve, ticks: Floats, end: float, row: int) -> str:
     y = HEIGHT + (4.4 + row) * LINE
     counts = zip(ticks, number_at_risk(group.time, ticks), strict=True)
     cells = "".join(_text(_across(t, end), y, str(n)) for t, n in counts)

@@ -7,7 +7,7 @@ import numpy as np
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.survival.metrics import misordered
 from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
-from mil.report.cards import Card, CaseAnswers, make_cards
+from mil.report.cards import CaseAnswers, CaseCard, make_cards
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RiskVerdict:
         return None if self.rank is None else self.misordered > 0.5
 
 
-def risk_cards(predictions: RiskPredictions, unit: str) -> list[Card[RiskVerdict]]:
+def risk_cards(predictions: RiskPredictions, unit: str) -> list[CaseCard[RiskVerdict]]:
     """One card per case, by name; ``unit`` is that of time."""
     first = [
         predictions.case_risks(predictions.models[0], repeat) for repeat in predictions.repeats

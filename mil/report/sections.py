@@ -14,7 +14,7 @@ from mil.data.cohort import Cohort
 from mil.evaluation.judge import Evaluation
 from mil.evaluation.survival.hazards import Hazard
 from mil.heads.table import MODELS
-from mil.report.cards import Card
+from mil.report.cards import CaseCard
 from mil.report.facts import Facts
 from mil.report.formats import join_names
 
@@ -147,8 +147,8 @@ def split_tests(tests: Sequence[Any], lead: str) -> dict[str, object]:
 
 
 def typical_case(
-    cards: Sequence[Card[Any]], slides: Container[str]
-) -> tuple[Card[Any], str] | None:
+    cards: Sequence[CaseCard[Any]], slides: Container[str]
+) -> tuple[CaseCard[Any], str] | None:
     """The case in the middle by difficulty among those with a map, and its first slide that has one.
 
     Args:

@@ -26,7 +26,13 @@ from mil.evaluation.survival.metrics import (
     number_at_risk,
 )
 from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
-from mil.figures.risk_groups import RISKS, Group, groups_of, risk_groups, write_survival_figures
+from mil.figures.risk_groups import (
+    RISKS,
+    GroupCurve,
+    groups_of,
+    risk_groups,
+    write_survival_figures,
+)
 from mil.report.formats import count, in_units, percent
 from mil.report.kaplan_meier import group_key, survival_plot
 from mil.report.plots import survival_calibration_plot
@@ -250,7 +256,7 @@ def describe_pair(test: SurvivalPairTest) -> str:
     return f"Of {pair}, {better} orders the cases better. {verdict}"
 
 
-def describe_groups(title: str, groups: tuple[Group, ...]) -> str:
+def describe_groups(title: str, groups: tuple[GroupCurve, ...]) -> str:
     """A Kaplan-Meier figure in words, for those who do not see it."""
     events = "; ".join(f"{g.name}: {int(g.event.sum())} events in {len(g.time)}" for g in groups)
     return f"Kaplan-Meier curves, {title}. {events}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from features.errors import AnnotationError, InputError
 from features.extraction.identity import slide_fingerprints
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
-from features.progress import Named, Progress, Silent
+from features.progress import NamedProgress, Progress, Silent
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble
 from mil.data.names import cases_among, patient_of
@@ -89,7 +89,7 @@ def embed_by_folds(
             folder,
             device=slides.device,
             workers=slides.workers,
-            progress=Named(slides.progress, f"backbone {number}/{len(folds)}: "),
+            progress=NamedProgress(slides.progress, f"backbone {number}/{len(folds)}: "),
         )
         failed = [o.reason for o in outcomes if o.status in ("failed", "excluded")]
         if failed and not allow_missing:

@@ -9,7 +9,7 @@ from features.lowpower.segmenter import Segmenter
 from features.progress import Progress, Silent
 from mil.data.splits import Fold
 from mil.segmentation.learner import TISSUE, Learner, Probability, probabilities
-from mil.segmentation.scores import CaseScores, Mask, score_case
+from mil.segmentation.scores import Mask, MaskScores, score_case
 from mil.segmentation.slides import ReadSlide
 
 
@@ -25,7 +25,7 @@ class OutOfFold:
     slides: Sequence[ReadSlide]
     masks: Mapping[str, Mapping[str, Mask]]
 
-    def scores(self) -> list[CaseScores]:
+    def scores(self) -> list[MaskScores]:
         """Of every case by every method."""
         cases: dict[str, list[ReadSlide]] = {}
         for slide in self.slides:

@@ -17,7 +17,7 @@ from mil.evaluation.display import Table, format_count, format_estimate, format_
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.paired_tests import permutation_tests
 from mil.segmentation.learner import BOTH, COLOUR, MAP, TISSUE, UNET
-from mil.segmentation.scores import CaseScores
+from mil.segmentation.scores import MaskScores
 
 SHARES = ("dice", "iou", "sensitivity", "specificity")
 ORDER = (BOTH, MAP, UNET, COLOUR, TISSUE)
@@ -56,7 +56,7 @@ class SegmentEvaluation:
         kind: the segmenter that is judged.
     """
 
-    scores: Sequence[CaseScores]
+    scores: Sequence[MaskScores]
     kind: str
 
     @property
@@ -65,7 +65,7 @@ class SegmentEvaluation:
         present = {scores.method for scores in self.scores}
         return [method for method in ORDER if method in present]
 
-    def judged(self, method: str) -> list[CaseScores]:
+    def judged(self, method: str) -> list[MaskScores]:
         """The cases that have a Dice: with tumour and drawn in full; in part only where no other is."""
         scores = [s for s in self.scores if s.method == method and not math.isnan(s.dice)]
         return [s for s in scores if s.full] or scores
@@ -88,7 +88,7 @@ class SegmentEvaluation:
             return Estimate(value, None, None, "none", "fewer than two cases")
         return mean_interval(values)
 
-    def worst(self, method: str) -> CaseScores:
+    def worst(self, method: str) -> MaskScores:
         """The case with the lowest Dice."""
         return min(self.judged(method), key=lambda s: s.dice)
 
@@ -170,13 +170,13 @@ def mean_interval(values: NDArray[np.float64]) -> Estimate:
     return Estimate(mean, low, high, "t, logit scale")
 
 
-def write_scores(path: Path, scores: Sequence[CaseScores]) -> None:
+def write_scores(path: Path, scores: Sequence[MaskScores]) -> None:
     """Write one row per case and method as CSV."""
     with (
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        names = [field.name for field in fields(CaseScores)]
+        names = [field.name for field in fields(MaskScores)]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
         for score in scores:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from features.lowpower.segmenter import LinearHead
+from features.lowpower.segmenter import CellHead
 from features.threads import one_thread
 from mil.errors import FitError
 from mil.segmentation.settings import SegmentSettings
@@ -49,7 +49,7 @@ def sample_cells(slide: ReadSlide, name: str, settings: SegmentSettings) -> Samp
     return np.asarray(cells.vectors[rows], dtype=np.float32), tumour[rows]
 
 
-def fit_linear(samples: Sequence[Sample], settings: SegmentSettings) -> LinearHead:
+def fit_linear(samples: Sequence[Sample], settings: SegmentSettings) -> CellHead:
     """Logistic regression with a ridge penalty on standardised vectors.
 
     Args:
@@ -73,4 +73,4 @@ def fit_linear(samples: Sequence[Sample], settings: SegmentSettings) -> LinearHe
         model.fit((vectors - centre) / spread, labels)
     weight = model.coef_[0] / spread
     bias = float(model.intercept_[0] - weight @ centre)
-    return LinearHead(np.ascontiguousarray(weight, dtype=np.float32), bias)
+    return CellHead(np.ascontiguousarray(weight, dtype=np.float32), bias)

@@ -15,7 +15,7 @@ from features.lowpower.descriptor import Descriptor
 from features.lowpower.feature_map import CellMap, FeatureMap, default_backbone
 from features.lowpower.segmenter import (
     LEAST_CELLS,
-    LinearHead,
+    CellHead,
     Segmenter,
     SegmenterCard,
     map_probability,
@@ -140,7 +140,7 @@ def with_reference(segmenter: Segmenter, slides: Sequence[ReadSlide]) -> Segment
     return replace(segmenter, card=card, descriptors=np.stack(descriptors))
 
 
-def _describe(linear: LinearHead, threshold: float, slide: ReadSlide) -> Descriptor:
+def _describe(linear: CellHead, threshold: float, slide: ReadSlide) -> Descriptor:
     """The cells of a slide that a linear head calls tumour."""
     cells = slide.cells[MAP]
     vectors = cells.vectors[slide.grid.tissue.flat[cells.numbers]]

@@ -15,7 +15,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaseScores:
+class MaskScores:
     """How well a method finds the tumour of one case; NaN where a number is not defined.
 
     Attributes:
@@ -44,7 +44,7 @@ class CaseScores:
 
 def score_case(
     case: str, method: str, masks: Sequence[Mask], targets: Sequence[Target]
-) -> CaseScores:
+) -> MaskScores:
     """The scores of one case over all its slides.
 
     Cells that are not known count nowhere, whatever the mask says of them.
@@ -67,7 +67,7 @@ def score_case(
     joined = np.concatenate(distances)
     drawn, full = hits + missed > 0, all(target.full for target in targets)
     judged = drawn and (full or clear + false > 0)
-    return CaseScores(
+    return MaskScores(
         case=case,
         method=method,
         full=full,

@@ -9,7 +9,7 @@ from mil.errors import CohortError
 from mil.tasks.task import Fields, Task
 
 if TYPE_CHECKING:
-    from mil.data.encoding import Encoding
+    from mil.data.encoding import ColumnEncoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
     from mil.heads.head import Outcome
@@ -76,7 +76,7 @@ class Diagnosis(Task):
         valid: Sequence[Case],
         classes: Sequence[str],
         settings: "FitSettings",
-        encoding: "Encoding | None",
+        encoding: "ColumnEncoding | None",
         *,
         by_steps: bool,
     ) -> "Objective":

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mil.data.case import Case
-from mil.data.encoding import Encoding
+from mil.data.encoding import ColumnEncoding
 from mil.errors import FitError
 from mil.heads.batches import (
     TILES_AT_ONCE,
@@ -38,7 +38,7 @@ TILES_PER_STEP = 256  # where single tiles are the bags
 
 
 @dataclass(frozen=True)
-class Example:
+class WeightedBag:
     """One bag with its case's class and its weight in the loss."""
 
     features: Features
@@ -46,7 +46,7 @@ class Example:
     weight: float
 
 
-class Group(NamedTuple):
+class StepPart(NamedTuple):
     """The part of a step that is computed at once.
 
     Attributes:
@@ -95,7 +95,7 @@ class ClassObjective(StackObjective):
         train: Sequence[Case],
         valid: Sequence[Case],
         classes: Sequence[str],
-        encoding: Encoding | None = None,
+        encoding: ColumnEncoding | None = None,
     ) -> None:
         absent = set(classes) - {case.label for case in train}
         if absent:
@@ -150,7 +150,7 @@ class ClassObjective(StackObjective):
 
     def _steps(
         self, head: Head, settings: FitSettings, rng: np.random.Generator, ready: ReadyBags
-    ) -> Iterator[list[Group]]:
+    ) -> Iterator[list[StepPart]]:
         steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
         return steps(self.examples, settings, rng, ready)
 
@@ -158,7 +158,7 @@ class ClassObjective(StackObjective):
         self,
         members: StackedFits,
         optimizer: AdamW,
-        steps: Sequence[Sequence[Group]],
+        steps: Sequence[Sequence[StepPart]],
         settings: FitSettings,
     ) -> list[float]:
         """``_train_step`` of each member; their losses do not meet, so neither do their gradients."""
@@ -210,7 +210,7 @@ class ClassObjective(StackObjective):
         self,
         head: Head,
         optimizer: AdamW,
-        step: Sequence[Group],
+        step: Sequence[StepPart],
         settings: FitSettings,
     ) -> float:
         """One step on the mean loss over all bags of its groups; returns that loss."""
@@ -263,8 +263,8 @@ class ClassTileObjective(TileObjective):
 
 
 def make_examples(
-    cases: Sequence[Case], classes: Sequence[str], encoding: Encoding | None = None
-) -> tuple[list[Example], Tensor]:
+    cases: Sequence[Case], classes: Sequence[str], encoding: ColumnEncoding | None = None
+) -> tuple[list[WeightedBag], Tensor]:
     """The bags of cases with balanced weights of mean 1, and (C,) the number of cases per class.
 
     With an encoding, a bag is the row of clinical columns of its case.
@@ -283,18 +283,18 @@ def make_examples(
         case_weight = len(cases) / present / counts[label]
         for bag in case.bags:
             features = encoding.row(case.name, case.other) if encoding else bag.features
-            examples.append(Example(features, label, case_weight / len(case.bags)))
+            examples.append(WeightedBag(features, label, case_weight / len(case.bags)))
     mean = sum(example.weight for example in examples) / len(examples)
-    scaled = [Example(e.features, e.label, e.weight / mean) for e in examples]
+    scaled = [WeightedBag(e.features, e.label, e.weight / mean) for e in examples]
     return scaled, torch.tensor(counts, dtype=torch.float32)
 
 
 def _bag_steps(
-    examples: Sequence[Example],
+    examples: Sequence[WeightedBag],
     settings: FitSettings,
     rng: np.random.Generator,
     _ready: ReadyBags = UNREADY,
-) -> Iterator[list[Group]]:
+) -> Iterator[list[StepPart]]:
     """All bags once, shuffled, a few per step."""
     order = rng.permutation(len(examples))
     for start in range(0, len(order), settings.batch_bags):
@@ -304,18 +304,20 @@ def _bag_steps(
 
 
 def _group_bags(
-    examples: Sequence[Example],
+    examples: Sequence[WeightedBag],
     drawn: Sequence[Features],
     settings: FitSettings,
-) -> Iterator[Group]:
+) -> Iterator[StepPart]:
     """The examples with the tiles drawn from each, bags of similar length together."""
     for members in alike([len(bag) for bag in drawn], settings.chunk_tiles or TILES_AT_ONCE):
         labels = torch.tensor([examples[i].label for i in members])
         weights = torch.tensor([examples[i].weight for i in members], dtype=torch.float32)
-        yield Group([drawn[i] for i in members], labels, weights)
+        yield StepPart([drawn[i] for i in members], labels, weights)
 
 
-def _collate_together(steps: Sequence[Sequence[Group]], ready: Sequence[ReadyBags]) -> ReadyBatch:
+def _collate_together(
+    steps: Sequence[Sequence[StepPart]], ready: Sequence[ReadyBags]
+) -> ReadyBatch:
     """The groups of each member, one after the other."""
     batches: list[ReadyBatch] = []
     tiles: list[Tensor] = []
@@ -332,11 +334,11 @@ def _collate_together(steps: Sequence[Sequence[Group]], ready: Sequence[ReadyBag
 
 
 def _tile_steps(
-    examples: Sequence[Example],
+    examples: Sequence[WeightedBag],
     settings: FitSettings,
     rng: np.random.Generator,
     ready: ReadyBags = UNREADY,
-) -> Iterator[list[Group]]:
+) -> Iterator[list[StepPart]]:
     """Tiles of all bags, shuffled, each a bag of its own that carries its slide's label."""
     drawn = [draw(e.features, settings.train_tiles, rng) for e in examples]
     joined = ready.joined(drawn)
@@ -358,4 +360,4 @@ def _tile_steps(
     for chosen in torch.split(order, TILES_PER_STEP):
         mask = torch.ones(len(chosen), 1, dtype=torch.bool)
         batch = kind(tiles[chosen].unsqueeze(1), mask)  # (B, 1, D)
-        yield [Group(batch, labels[chosen], weights[chosen])]
+        yield [StepPart(batch, labels[chosen], weights[chosen])]

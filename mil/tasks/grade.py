@@ -15,7 +15,7 @@ from mil.tasks.names import GradeColumns
 from mil.tasks.task import Fields, Task, limit_beyond_chance
 
 if TYPE_CHECKING:
-    from mil.data.encoding import Encoding
+    from mil.data.encoding import ColumnEncoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
     from mil.heads.head import Outcome
@@ -126,7 +126,7 @@ class Grade(GradeColumns, Task):
         valid: Sequence[Case],
         classes: Sequence[str],
         settings: "FitSettings",
-        encoding: "Encoding | None",
+        encoding: "ColumnEncoding | None",
         *,
         by_steps: bool,
     ) -> "Objective":

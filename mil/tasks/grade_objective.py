@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from mil.data.case import Case
-from mil.data.encoding import Encoding
+from mil.data.encoding import ColumnEncoding
 from mil.errors import FitError
 from mil.evaluation.grade.predictions import PREFIX
 from mil.heads.head import Head, Training
 from mil.learning.losses import ordinal_log_loss, ordinal_log_losses
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
-from mil.tasks.diagnosis_objective import ClassObjective, Example
+from mil.tasks.diagnosis_objective import ClassObjective, WeightedBag
 from mil.tasks.tile_objective import TileObjective
 
 
@@ -43,7 +43,7 @@ class GradeObjective(ClassObjective):
         train: Sequence[Case],
         valid: Sequence[Case],
         classes: Sequence[str],
-        encoding: Encoding | None = None,
+        encoding: ColumnEncoding | None = None,
     ) -> None:
         super().__init__(train, valid, classes, encoding)
         self.grades = tuple(classes)
@@ -173,11 +173,11 @@ def exceedance(logits: Tensor) -> Tensor:
     return logits.sigmoid().cummin(dim=-1).values
 
 
-def _weigh_cases(examples: Sequence[Example], cases: Sequence[Case]) -> list[Example]:
+def _weigh_cases(examples: Sequence[WeightedBag], cases: Sequence[Case]) -> list[WeightedBag]:
     """The slides of cases with weights of mean 1, every case weighing the same."""
     weights = [1 / len(case.bags) for case in cases for _bag in case.bags]
     scale = len(weights) / max(len(cases), 1)
     return [
-        Example(example.features, example.label, weight * scale)
+        WeightedBag(example.features, example.label, weight * scale)
         for example, weight in zip(examples, weights, strict=True)
     ]

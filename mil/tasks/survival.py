@@ -12,7 +12,7 @@ from mil.tasks.names import FollowUpColumns
 from mil.tasks.task import Fields, Task, limit_beyond_chance
 
 if TYPE_CHECKING:
-    from mil.data.encoding import Encoding
+    from mil.data.encoding import ColumnEncoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
     from mil.evaluation.survival.hazards import Hazard
@@ -91,7 +91,7 @@ class Survival(FollowUpColumns, Task):
         valid: Sequence[Case],
         classes: Sequence[str],
         settings: "FitSettings",
-        encoding: "Encoding | None",
+        encoding: "ColumnEncoding | None",
         *,
         by_steps: bool,
     ) -> "Objective":

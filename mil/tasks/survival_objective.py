@@ -9,7 +9,7 @@ from torch import Tensor
 
 from features.threads import one_thread
 from mil.data.case import Case
-from mil.data.encoding import Encoding
+from mil.data.encoding import ColumnEncoding
 from mil.data.outcomes import Outcomes, outcomes_of
 from mil.errors import FitError
 from mil.evaluation.arrays import Ints
@@ -84,7 +84,7 @@ class SurvivalObjective(Objective):
         self,
         train: Sequence[Case],
         valid: Sequence[Case],
-        encoding: Encoding | None = None,
+        encoding: ColumnEncoding | None = None,
         intervals: int | None = None,
     ) -> None:
         self.train = FollowedCases(_bags(train, encoding), outcomes_of(train))
@@ -233,7 +233,7 @@ def case_logits(
     return sums / torch.tensor(counts).unsqueeze(1)
 
 
-def _bags(cases: Sequence[Case], encoding: Encoding | None) -> list[list[Features]]:
+def _bags(cases: Sequence[Case], encoding: ColumnEncoding | None) -> list[list[Features]]:
     """The bags of each case; with an encoding, the row of its clinical columns, once."""
     if encoding:
         return [[encoding.row(case.name, case.other)] for case in cases]

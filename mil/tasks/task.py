@@ -11,7 +11,7 @@ from mil.data.case import Case, Row
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mil.data.encoding import Encoding
+    from mil.data.encoding import ColumnEncoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
     from mil.heads.head import Outcome
@@ -110,7 +110,7 @@ class Task(ABC):
         valid: Sequence[Case],
         classes: Sequence[str],
         settings: "FitSettings",
-        encoding: "Encoding | None",
+        encoding: "ColumnEncoding | None",
         *,
         by_steps: bool,
     ) -> "Objective":

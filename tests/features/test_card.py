@@ -6,7 +6,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from features.backbones.card import Card, read_card
+from features.backbones.card import BackboneCard, read_card
 from features.backbones.registry import load_backbone
 from features.errors import BackboneError
 from features.files.checksum import card_checksum
@@ -26,7 +26,9 @@ def weights(path, card, name="test_resnet"):
 
 def test_a_file_with_a_card_names_its_cases(tmp_path):
     path = weights(tmp_path / "w.safetensors", CARD)
-    assert read_card(path) == Card(backbone="test_resnet", mpp=0.5, tile=224, trained_on=("a", "b"))
+    assert read_card(path) == BackboneCard(
+        backbone="test_resnet", mpp=0.5, tile=224, trained_on=("a", "b")
+    )
     assert load_backbone("test_resnet", str(path)).trained_on == ("a", "b")
 
 
@@ -75,7 +77,7 @@ def test_a_card_that_cannot_be_read_is_refused_not_taken_for_none(tmp_path, brok
     [(0.5, 224, False), (0.52, 224, False), (0.25, 224, True), (0.5, 256, True)],
 )
 def test_other_scales_are_reported(mpp, tile, differs):
-    card = Card(backbone="b", mpp=0.5, tile=224, trained_on=())
+    card = BackboneCard(backbone="b", mpp=0.5, tile=224, trained_on=())
     message = card.scale_mismatch(mpp, Recipe(tile=tile))
     assert bool(message) == differs
     assert not differs or f"{tile} px at {mpp:g}" in message

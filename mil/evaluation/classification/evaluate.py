@@ -36,7 +36,7 @@ from mil.settings import JudgeSettings
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation(ByModel[ModelResult]):
+class ClassEvaluation(ByModel[ModelResult]):
     """The results of all models over one set of cases.
 
     Attributes:
@@ -113,7 +113,7 @@ def evaluate(
     predictions: ClassPredictions,
     settings: JudgeSettings | None = None,
     metric_table: MetricTable = METRICS,
-) -> Evaluation:
+) -> ClassEvaluation:
     """Evaluate every model of the table over its cases.
 
     With several repeats each metric is the mean over repeats, and its interval is laid around that mean for
@@ -139,7 +139,7 @@ def evaluate(
         for name in predictions.models
     }
     first = models[predictions.models[0]]
-    return Evaluation(
+    return ClassEvaluation(
         classes=predictions.classes,
         class_counts=tuple(int(count) for count in first.counts),
         n_cases=len(first.truth),

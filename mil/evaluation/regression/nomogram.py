@@ -24,7 +24,7 @@ N_MARKS = 6
 
 
 @dataclass(frozen=True)
-class Scale:
+class PointScale:
     """The points of one column.
 
     Attributes:
@@ -49,7 +49,7 @@ class Nomogram:
         n_cases: number of cases that the regression was fitted on.
     """
 
-    scales: tuple[Scale, ...]
+    scales: tuple[PointScale, ...]
     regression: Regression
     unit: float
     origin: float
@@ -102,7 +102,7 @@ def make_nomogram(regression: Regression, table: Table, horizon: float | None = 
         raise FitError("No column has an effect. Choose columns that vary with the outcome.")
     unit = max(spans) / MOST
     scales = tuple(
-        Scale(
+        PointScale(
             name, tuple((value, (e - min(effect.values())) / unit) for value, e in effect.items())
         )
         for name, effect in effects.items()

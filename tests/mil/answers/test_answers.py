@@ -14,7 +14,7 @@ from features.errors import NoTiles
 from features.extraction.jobs import SlideJob
 from features.files.checksum import fingerprint
 from features.lowpower.segmenter import (
-    LinearHead,
+    CellHead,
     Segmenter,
     SegmenterCard,
     read_segmenter_card,
@@ -472,7 +472,7 @@ def test_a_packed_segmenter_has_the_fingerprint_of_its_original_and_names_nobody
     run, predictor, tmp_path
 ):
     file = tmp_path / "s.safetensors"
-    colour = LinearHead(np.ones(3, np.float32), 0.0)
+    colour = CellHead(np.ones(3, np.float32), 0.0)
     save_segmenter(file, Segmenter(card=segmenter_card(), colour=colour))
     card = card_of_run(run, predictor)
     packed = write_package(predictor, card, tmp_path / "package", segmenter=file)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mil.audit.association import ClassOutcome, Predictor, associate, best_auc
+from mil.audit.association import CaseVariable, ClassOutcome, associate, best_auc
 from mil.audit.predictors import cohort_predictors
 from tests.mil.made import cohort_of, made_bag, made_cohort
 
@@ -35,15 +35,15 @@ def twin(predictor, truth):
 def test_the_measure_agrees_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(18) % (2 + seed % 3))
-    numbers = Predictor("x", rng.integers(0, 5, size=(18, 1 + seed % 3)).astype(float))
-    kinds = Predictor("c", rng.integers(0, 4, size=(18, 1)).astype(float), categorical=True)
+    numbers = CaseVariable("x", rng.integers(0, 5, size=(18, 1 + seed % 3)).astype(float))
+    kinds = CaseVariable("c", rng.integers(0, 4, size=(18, 1)).astype(float), categorical=True)
     for predictor in (numbers, kinds):
         assert best_auc(predictor, truth[None])[0] == pytest.approx(twin(predictor, truth))
 
 
 def test_with_few_cases_every_arrangement_is_tried():
     truth = np.array([0, 0, 0, 1, 1])
-    predictor = Predictor("x", np.array([[1.0], [2], [4], [3], [5]]))
+    predictor = CaseVariable("x", np.array([[1.0], [2], [4], [3], [5]]))
     [association] = associate([predictor], ClassOutcome(truth)).results
     every = set(permutations(truth.tolist()))
     reached = [twin(predictor, np.array(order)) >= twin(predictor, truth) - 1e-9 for order in every]
@@ -53,7 +53,7 @@ def test_with_few_cases_every_arrangement_is_tried():
 
 def test_three_classes_are_arranged_in_all_ways():
     truth = np.array([0, 0, 1, 1, 2])
-    predictor = Predictor("x", np.arange(5.0)[:, None])
+    predictor = CaseVariable("x", np.arange(5.0)[:, None])
     [association] = associate([predictor], ClassOutcome(truth)).results
     every = set(permutations(truth.tolist()))
     assert len(every) == 30
@@ -63,7 +63,7 @@ def test_three_classes_are_arranged_in_all_ways():
 
 def test_the_number_of_arrangements_decides_whether_they_are_drawn():
     truth = np.repeat([0, 1], 10)
-    predictor = Predictor("x", np.arange(20.0)[:, None])
+    predictor = CaseVariable("x", np.arange(20.0)[:, None])
     [association] = associate([predictor], ClassOutcome(truth), shuffles=99, seed=1).results
     assert not association.exact
     assert association.p == pytest.approx(0.01)
@@ -72,7 +72,7 @@ def test_the_number_of_arrangements_decides_whether_they_are_drawn():
 def test_a_site_unique_to_every_case_is_no_association():
     truth = np.arange(12) % 3
     [association] = associate(
-        [Predictor("site", np.arange(12.0)[:, None], categorical=True)], ClassOutcome(truth)
+        [CaseVariable("site", np.arange(12.0)[:, None], categorical=True)], ClassOutcome(truth)
     ).results
     assert (association.auc, association.chance, association.p) == (1, 1, 1)
 
@@ -84,9 +84,9 @@ def test_null_cohorts_are_called_confounded_as_often_as_they_should_be():
         n = int(rng.integers(12, 25))
         truth = rng.permutation(np.arange(n) % (2 + seed % 3))
         predictors = [
-            Predictor("tiles", rng.integers(5, 60, size=(n, 1)).astype(float)),
-            Predictor("stain", rng.normal(size=(n, 3))),
-            Predictor("site", rng.integers(0, 4, size=(n, 1)).astype(float), categorical=True),
+            CaseVariable("tiles", rng.integers(5, 60, size=(n, 1)).astype(float)),
+            CaseVariable("stain", rng.normal(size=(n, 3))),
+            CaseVariable("site", rng.integers(0, 4, size=(n, 1)).astype(float), categorical=True),
         ]
         associations = associate(predictors, ClassOutcome(truth), shuffles=199, seed=seed)
         called += any(association.significant for association in associations.results)
@@ -137,7 +137,7 @@ def test_nothing_planted_is_not_significant():
 def test_the_best_of_several_needs_more_than_one_alone():
     rng = np.random.default_rng(0)
     truth = np.arange(20) % 2
-    several = [Predictor(str(i), rng.normal(size=(20, 1))) for i in range(8)]
+    several = [CaseVariable(str(i), rng.normal(size=(20, 1))) for i in range(8)]
     associations = associate(several, ClassOutcome(truth))
     assert associations.numeric == 8
     assert associations.largest > max(association.noticed for association in associations.results)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mil.audit.association import Predictor, associate
+from mil.audit.association import CaseVariable, associate
 from mil.audit.ordinal_association import OrderedOutcome, kappa_alone
 from mil.data.splits import Fold
 from mil.evaluation.grade.metrics import somers_d
@@ -27,7 +27,7 @@ def test_numbers_are_judged_by_their_order_with_ties_and_gaps(arrangements):
     values = rng.integers(0, 5, (len(TRUTH), 3)).astype(float)
     values[2, 1] = np.nan
     filled = np.where(np.isnan(values), np.nanmedian(values, axis=0), values)
-    measured = OrderedOutcome(TRUTH).measure(Predictor("colour", values), arrangements)
+    measured = OrderedOutcome(TRUTH).measure(CaseVariable("colour", values), arrangements)
     expected = [max(concordance(truth, column) for column in filled.T) for truth in arrangements]
     assert measured == pytest.approx(expected)
 
@@ -37,7 +37,7 @@ def test_categories_are_judged_by_the_mean_grade_of_each(arrangements, many, mon
     if many:  # in blocks
         monkeypatch.setattr("mil.audit.ordinal_association.MOST_AT_ONCE", 100)
     codes = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 1, 1, 2])
-    predictor = Predictor("site", codes[:, None].astype(float), categorical=True)
+    predictor = CaseVariable("site", codes[:, None].astype(float), categorical=True)
     measured = OrderedOutcome(TRUTH).measure(predictor, arrangements)
     expected = []
     for truth in arrangements:
@@ -50,13 +50,13 @@ def test_order_counts_where_classes_alone_would_see_nothing_more():
     """A fact that rises with the grade is perfect; one that tells only the middle apart says nothing."""
     outcome, three = OrderedOutcome(TRUTH), np.repeat([0, 1, 2], 4)
     rising, middle = TRUTH[:, None] * 2.5, (three == 1)[:, None].astype(float)
-    assert outcome.measure(Predictor("rising", rising), TRUTH[None]) == pytest.approx([1.0])
-    assert outcome.measure(Predictor("falling", -rising), TRUTH[None]) == pytest.approx([1.0])
-    of_three = OrderedOutcome(three).measure(Predictor("middle", middle), three[None])
+    assert outcome.measure(CaseVariable("rising", rising), TRUTH[None]) == pytest.approx([1.0])
+    assert outcome.measure(CaseVariable("falling", -rising), TRUTH[None]) == pytest.approx([1.0])
+    of_three = OrderedOutcome(three).measure(CaseVariable("middle", middle), three[None])
     assert of_three == pytest.approx([0.5])
     noise = np.random.default_rng(0).normal(size=(len(TRUTH), 1))
     found, none = associate(
-        [Predictor("rising", rising), Predictor("noise", noise)], outcome, shuffles=499
+        [CaseVariable("rising", rising), CaseVariable("noise", noise)], outcome, shuffles=499
     ).results
     assert found.significant
     assert not none.significant
@@ -76,9 +76,9 @@ def test_alone_a_fact_is_graded_out_of_fold():
         for repeat in range(2)
         for index in range(4)
     ]
-    own = Predictor("own", truth[:, None] + 0.01 * np.arange(24)[:, None])
+    own = CaseVariable("own", truth[:, None] + 0.01 * np.arange(24)[:, None])
     assert kappa_alone(own, names, truth, folds) > 0.9
-    nothing = Predictor("nothing", np.tile([[1.0], [1.0], [2.0]], (8, 1))[::-1].copy())
+    nothing = CaseVariable("nothing", np.tile([[1.0], [1.0], [2.0]], (8, 1))[::-1].copy())
     assert kappa_alone(nothing, names, truth, folds) < 0.8
     noise = np.random.default_rng(3).normal(size=(24, 1))
-    assert kappa_alone(Predictor("noise", noise), names, truth, folds) < 0.4
+    assert kappa_alone(CaseVariable("noise", noise), names, truth, folds) < 0.4

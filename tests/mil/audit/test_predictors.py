@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from features.volumes.facts import VolumeFacts
-from mil.audit.association import Predictor
+from mil.audit.association import CaseVariable
 from mil.audit.predictors import cohort_predictors
 from mil.audit.single_predictor import count_correct_alone
 from tests.mil.made import cohort_of, folds_of, made_bag, made_cohort
@@ -141,11 +141,11 @@ def test_alone_a_fact_is_learnt_from_training_cases_only():
     names = [case.name for case in cohort.cases]
     truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
     folds = folds_of(cohort, folds="3", repeats=2)
-    label = Predictor("site", truth[:, None].astype(float), categorical=True)
-    own = Predictor("site", np.arange(12.0)[:, None], categorical=True)
+    label = CaseVariable("site", truth[:, None].astype(float), categorical=True)
+    own = CaseVariable("site", np.arange(12.0)[:, None], categorical=True)
     assert count_correct_alone(label, names, truth, folds) == 12
     assert count_correct_alone(own, names, truth, folds) <= 6
-    number = Predictor("x", np.where(np.arange(12) == 3, np.nan, truth)[:, None].astype(float))
+    number = CaseVariable("x", np.where(np.arange(12) == 3, np.nan, truth)[:, None].astype(float))
     assert count_correct_alone(number, names, truth, folds) >= 11
 
 
@@ -154,7 +154,7 @@ def test_alone_nothing_is_always_wrong_when_one_case_is_left_out():
     cohort = made_cohort((5, 5), slides=1)
     names = [case.name for case in cohort.cases]
     truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
-    nothing = Predictor("x", np.zeros((10, 1)))
+    nothing = CaseVariable("x", np.zeros((10, 1)))
     assert count_correct_alone(nothing, names, truth, folds_of(cohort, folds="loo")) == 0
 
 

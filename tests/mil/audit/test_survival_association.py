@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mil.audit.association import Predictor, associate
+from mil.audit.association import CaseVariable, associate
 from mil.audit.survival_association import SurvivalOutcome, concordance_alone
 from mil.data.outcomes import Outcomes
 from mil.data.splits import Fold
@@ -23,7 +23,7 @@ def test_numbers_are_measured_by_harrells_c_in_the_better_direction(ties):
     values = rng.normal(size=(25, 2)).round(1)
     outcome = SurvivalOutcome(outcomes)
     places = rng.permuted(np.tile(np.arange(25), (6, 1)), axis=1)
-    measured = outcome.measure(Predictor("x", values), places)
+    measured = outcome.measure(CaseVariable("x", values), places)
     for value, place in zip(measured, places, strict=True):
         c = [harrell_c(outcomes.time, outcomes.event, column[place]) for column in values.T]
         assert value == pytest.approx(max(max(x, 1 - x) for x in c))
@@ -41,7 +41,7 @@ def test_categories_are_measured_by_observed_over_expected_events():
     c = harrell_c(outcomes.time, outcomes.event, hazard)
     outcome = SurvivalOutcome(outcomes)
     [value] = outcome.measure(
-        Predictor("site", codes[:, None].astype(float), categorical=True), outcome.observed
+        CaseVariable("site", codes[:, None].astype(float), categorical=True), outcome.observed
     )
     assert value == pytest.approx(max(c, 1 - c))
 
@@ -52,8 +52,8 @@ def test_a_fact_without_meaning_is_significant_no_more_often_than_it_should_be()
     for seed in range(150):
         outcomes, _ = outcomes_of(rng, 24)
         predictors = [
-            Predictor("x", rng.normal(size=(24, 1))),
-            Predictor("site", rng.integers(0, 3, (24, 1)).astype(float), categorical=True),
+            CaseVariable("x", rng.normal(size=(24, 1))),
+            CaseVariable("site", rng.integers(0, 3, (24, 1)).astype(float), categorical=True),
         ]
         associations = associate(predictors, SurvivalOutcome(outcomes), shuffles=99, seed=seed)
         p.append([result.p for result in associations.results])
@@ -73,14 +73,17 @@ def test_a_fact_that_is_the_risk_is_found_and_ranks_cases_alone():
         )
         for k in range(5)
     ]  # fmt: skip
-    predictors = [Predictor("risk", risk[:, None]), Predictor("noise", rng.normal(size=(60, 1)))]
+    predictors = [
+        CaseVariable("risk", risk[:, None]),
+        CaseVariable("noise", rng.normal(size=(60, 1))),
+    ]
     risky, noise = associate(predictors, SurvivalOutcome(outcomes), shuffles=199).results
     assert risky.significant
     assert not noise.significant
     alone = concordance_alone(predictors[0], names, outcomes, folds)
     assert alone == pytest.approx(risky.auc, abs=0.02)
     assert concordance_alone(predictors[1], names, outcomes, folds) < 0.65
-    site = Predictor("site", (risk > 0).astype(float)[:, None], categorical=True)
+    site = CaseVariable("site", (risk > 0).astype(float)[:, None], categorical=True)
     assert concordance_alone(site, names, outcomes, folds) > 0.65
-    constant = Predictor("site", np.zeros((60, 1)), categorical=True)
+    constant = CaseVariable("site", np.zeros((60, 1)), categorical=True)
     assert concordance_alone(constant, names, outcomes, folds) == 0.5

@@ -9,7 +9,7 @@ from features.bags.bag import write_bag
 from mil.data.cohort import assemble
 from mil.data.encoding import (
     Column,
-    Encoding,
+    ColumnEncoding,
     clinical_columns,
     describe_revealing,
     fit_encoding,
@@ -112,7 +112,7 @@ def test_row_of_the_encoding_comes_back_from_json():
     encoding = fit_encoding(
         told(*({"age": str(i), "sex": "fm"[i % 2], "k": "1"} for i in range(5))), ()
     )
-    assert Encoding.from_json(encoding.to_json()) == encoding
+    assert ColumnEncoding.from_json(encoding.to_json()) == encoding
 
 
 def test_column_that_is_the_label_in_other_words_is_found():

@@ -25,7 +25,11 @@ BOTH = ["simpleshot", "knn"]
 
 def centred(training, *others):
     """Unit vectors of cases, and of other slides, about the mean of the class means, in spreads of tiles."""
-    spread = np.concatenate(training.features).std(axis=0)
+    tiles = np.concatenate(training.features)
+    lengths = [len(bag) for bag in training.features]
+    share = np.repeat(training.weights / lengths, lengths)  # of a tile in its slide's weight
+    apart = (tiles - np.average(tiles, axis=0, weights=share)) ** 2
+    spread = np.sqrt(np.average(apart, axis=0, weights=share))
     rows, labels = rows_by_case(means(training) / spread, training)
     centre = np.mean([rows[labels == label].mean(axis=0) for label in np.unique(labels)], axis=0)
     scaled = [means(other) / spread for other in others]

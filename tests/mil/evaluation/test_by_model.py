@@ -6,7 +6,7 @@ import pytest
 
 from mil.errors import PredictionsError
 from mil.evaluation.by_model import ByModel
-from mil.evaluation.classification.evaluate import Evaluation
+from mil.evaluation.classification.evaluate import ClassEvaluation
 from mil.evaluation.grade.evaluate import GradeEvaluation
 from mil.evaluation.survival.evaluate import SurvivalEvaluation
 
@@ -35,6 +35,6 @@ def test_another_name_is_refused_with_the_known_ones(name):
         numbers[name]
 
 
-@pytest.mark.parametrize("kind", [Evaluation, SurvivalEvaluation, GradeEvaluation])
+@pytest.mark.parametrize("kind", [ClassEvaluation, SurvivalEvaluation, GradeEvaluation])
 def test_evaluations_of_every_task_are_looked_up(kind):
     assert issubclass(kind, ByModel)

@@ -8,7 +8,7 @@ import pytest
 from mil.errors import CohortError
 from mil.segmentation.evaluation import SegmentEvaluation, evaluation_tables, mean_interval
 from mil.segmentation.folds import case_folds
-from mil.segmentation.scores import CaseScores, boundary_distances, score_case
+from mil.segmentation.scores import MaskScores, boundary_distances, score_case
 from mil.segmentation.targets import Target
 
 
@@ -78,7 +78,7 @@ def test_the_distance_of_outlines_is_that_of_a_shift():
 
 def scores_of(dices, method, full=True):
     return [
-        CaseScores(case=f"c{i}", method=method, full=full, dice=dice, iou=dice, sensitivity=dice,
+        MaskScores(case=f"c{i}", method=method, full=full, dice=dice, iou=dice, sensitivity=dice,
                    specificity=0.9, boundary_um=20.0, false_mm2=0.0)
         for i, dice in enumerate(dices)
     ]  # fmt: skip

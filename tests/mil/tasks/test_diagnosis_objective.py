@@ -8,7 +8,7 @@ from mil.heads.batches import collate
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
 from mil.settings import FitSettings
-from mil.tasks.diagnosis_objective import ClassObjective, Group
+from mil.tasks.diagnosis_objective import ClassObjective, StepPart
 from tests.mil.made import made_cohort
 
 PLAIN = FitSettings(precision="fp32", dropout=0.0)
@@ -30,5 +30,5 @@ def test_a_bag_weighs_as_much_in_the_heads_own_loss_as_in_the_other(model):
     still = torch.optim.SGD(head.parameters(), lr=0.0)
     cohort = made_cohort()
     objective = ClassObjective(cohort.cases, (), cohort.classes)
-    loss = objective._train_step(head, still, [Group(collate(bags), labels, weights)], PLAIN)
+    loss = objective._train_step(head, still, [StepPart(collate(bags), labels, weights)], PLAIN)
     assert loss == pytest.approx(wanted, rel=1e-5)
