@@ -13,6 +13,7 @@ from typing import Any
 MIB = 1 << 20
 USUAL_MIB = (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 256, 512, 1024)
 MOST_LENGTHS = 16  # of parts that are tried
+TAG = re.compile(r"[0-9a-f]{32}(-\d{1,5})?")
 TAG_OF_PARTS = re.compile(r"[0-9a-f]{32}-(\d{1,5})")
 
 
@@ -45,6 +46,11 @@ def part_lengths(size: int, tag: str) -> list[int]:
     usual = [length for length in USUAL_MIB if least <= length <= most]
     others = [length for length in range(least, most + 1) if length not in USUAL_MIB]
     return (usual + others)[:MOST_LENGTHS]
+
+
+def is_tag(text: str) -> bool:
+    """Whether a tag has the form of those that are made of content; a mirror may have its own."""
+    return bool(TAG.fullmatch(text))
 
 
 def digest_file(path: Path, tag: str = "") -> Digest:

@@ -13,7 +13,7 @@ from features.files.atomic import flush_folder
 from features.progress import Progress
 from features.summary import format_bytes, listed
 from mil.errors import FetchError
-from mil.fetch.checksum import digest_file, part_lengths
+from mil.fetch.checksum import digest_file, is_tag, part_lengths
 from mil.fetch.service import Attempts, Passing, Service, Stopped
 from mil.fetch.space import check_space, disk_error
 from mil.fetch.threads import in_threads
@@ -347,6 +347,12 @@ def _checked_start(file: RemoteFile, start: int, response: Any) -> int:
         raise FetchError(
             f"{file.place}: arrives compressed ({coding}), and was asked for as it is. A proxy or the mirror "
             "compresses it: use another, or none."
+        )
+    tag = response.headers.get("ETag", "").strip('"').lower()
+    if file.tag and is_tag(tag) and tag != file.tag:
+        raise FetchError(
+            f"{file.place}: the server has another file (tag {tag}) than it lists (tag {file.tag}). It may "
+            "be replacing the file: try again later."
         )
     if response.status_code == 416:
         raise _other_size(file, f"at most {start:,}")

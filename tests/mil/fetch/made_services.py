@@ -288,11 +288,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault[:3].isdigit() or fault == "redirect":
             self._failed(fault)
             return
+        tag = f'"{self._tag}"'
         wanted, headers, status, total = self.headers.get("Range", ""), {}, 200, len(data)
+        headers |= {"ETag": tag} if self._tag else {}
         headers |= {"Content-Encoding": fault[6:]} if fault.startswith("coded ") else {}
         if fault == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
-        tag = f'"{self._tag}"'
         same = self.headers.get("If-Range", tag) == tag
         if wanted and same and "no range" not in fault:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
