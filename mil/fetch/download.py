@@ -21,6 +21,7 @@ from mil.fetch.threads import in_threads
 WRONG_CONTENT = 2  # times that a file arrives with a wrong checksum before it is given up
 DIFFERENT_CONTENT = 3  # times that one without a checksum arrives, each time otherwise
 PART = ".part"
+VERSION_TAG = re.compile(r"[0-9a-f]{12}")  # of a part's name; one with another is not of a fetch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +198,8 @@ def _remove_old_parts(files: Sequence[RemoteFile], folder: Path) -> None:
     current = {file.part(folder) for file in files if file.has_checksum}
     for inside, own in names.items():
         for other in inside.glob(f"*{PART}"):
-            if other not in current and other.name.rsplit(".", 2)[0] in own:
+            name, tag, _ = [*other.name.rsplit(".", 2), "", ""][:3]
+            if other not in current and name in own and VERSION_TAG.fullmatch(tag):
                 other.unlink()
 
 

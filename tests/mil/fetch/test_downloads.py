@@ -432,6 +432,17 @@ def test_a_part_of_another_version_is_not_continued(network, fetch):
     assert network.sent[data_path(file)] == 900 + file["file_size"]
 
 
+def test_a_part_that_is_not_of_a_fetch_stays(fetch):
+    cohort = fetch(subtypes=["DF"])
+    place = fetch.out / cohort.files[0].place
+    place.unlink()
+    names = [f"{place.name}.copy.part", "notes.part", f"{place.name}.{'0' * 12}.part"]
+    for name in names:
+        (place.parent / name).write_text("x")
+    fetch(subtypes=["DF"])
+    assert [(place.parent / name).exists() for name in names] == [True, True, False]
+
+
 def test_a_part_that_is_too_long_is_begun_again(network, fetch):
     [remote] = fetch(subtypes=["DF"], dry_run=True).files
     part = remote.part(fetch.out)
