@@ -123,7 +123,7 @@ def _check_tag(name: str) -> None:
 
     architecture, _, tag = name.partition(".")
     tagged = timm.list_models(architecture, include_tags=True)
-    if tag and name not in tagged:
+    if name != architecture and name not in tagged:
         known = [full for full in tagged if "." in full]
         raise BackboneError(
             f"No backbone {name!r}: timm has no weights {tag!r} for {architecture}."

@@ -48,6 +48,15 @@ DRAWN = re.compile(
     "|positives?|negatives?|normals?|metasta(?:sis|ses|tic)|gutartig|bosartig|boesartig|maligne?|benigne?|tumoral"
     "|maligno|benigno|tumore|kwaadaardig|annotat(?:ed|ion)|keytile|key|iskey|witness)(?:yn|flag|01|binary)?"
 )
+# What another model, a pathologist or the follow-up says of a case, one row of which may be all there is.
+SAID = re.compile(
+    "(?:is|has)?(?:disease|illness|krankheit|erkrankung|maladie|enfermedad|malattia|doenca)(?:state|status|type|free)?"
+    "|pred(?:icted|iction)?s?(?:class|label|score)?|prob(?:a|ability|abilities|s)?(?:tumou?r|cancer|malignant|pos)?"
+    "|(?:test|lab)?results?|resultado|ergebnis|(?:risk|riskgroup|riskclass|riskcategory|category|kategorie)"
+    "|huvos(?:grade)?|y?c?p?t(?:stage)?|y?p?n(?:stage)?|c?p?tnm(?:stage)?|pt|pn|pm|ct|cn|cm"
+    "|mutat(?:ion|ed|ions)(?:status)?|(?:therapy|treatment|arm|therapie|behandlung)|healthy|gesund|estado|zustand|诊断|診断"
+    "|is(?:lms|ss|ddlps|mpnst|ups|wdlps|mfs|gist|case|control)"
+)
 _Y_WORDS = frozenset((
     "bag", "case", "gt", "hat", "instance", "inst", "label", "patient", "pred", "score", "slide", "test",
     "train", "true", "y",
@@ -76,14 +85,11 @@ def doubtful_columns(
     for column, name in enumerate(names):
         if any(fnmatchcase(name, pattern) for pattern in trusted):
             continue
-        if name in main:
-            reason = _by_stem(name)
-        else:
-            reason = _by_name(name)
-            if not reason and values is not None:
-                reason = _by_values(values[:, column], bag_of)
-            if not reason and main:
-                reason = "not numbered as the others are"
+        reason = _by_stem(name) if name in main else _by_name(name)
+        if not reason and values is not None:
+            reason = _by_values(values[:, column], bag_of)
+        if not reason and main and name not in main:
+            reason = "not numbered as the others are"
         if reason:
             doubtful[name] = reason
     return doubtful
@@ -168,7 +174,7 @@ def _of_outcomes(name: str) -> str:
     ):
         return "an outcome, by its name"
     parts = [word for word in words if word not in FILLERS] or words
-    if NO_EVENT_HEADER.fullmatch(plain) or VITAL_HEADER.fullmatch(plain):
+    if any(form.fullmatch(plain) for form in (NO_EVENT_HEADER, VITAL_HEADER, SAID)):
         return "an outcome, by its name"
     is_group = len(words) == 1 and words[0] in GROUPS - SIDES - {"data", "daten"}
     is_set = any(map(SETS.fullmatch, parts[:1])) or all(map(_is_part, parts))

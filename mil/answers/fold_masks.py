@@ -77,13 +77,13 @@ def select_by_folds(
                     key: selected(bag, maps[key].region, recipe, segmenter.card)
                     for key, segmenter in segmenters.items()
                 }
-                if not any(is_tumour for _, is_tumour in own.values()):
-                    raise NoTiles(f"{name}: no tile lies in what a segmenter marks as tumour.")
-                masks.bags[name] = {key: one for key, (one, _) in own.items()}
-                mean = _mean(list(maps.values()))
+                mean = _mean(list(maps.values()))  # drawn also where nothing is left of it
                 masks.applied.extend(
                     apply_segmenter(together, [jobs[name]], outlines, find=partial(_given, mean))
                 )
+                if not any(is_tumour for _, is_tumour in own.values()):
+                    raise NoTiles(f"{name}: no tile lies in what a segmenter marks as tumour.")
+                masks.bags[name] = {key: one for key, (one, _) in own.items()}
             except FeaturesError as error:
                 masks.unusable[name] = error
             advance(1)

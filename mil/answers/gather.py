@@ -309,10 +309,13 @@ def _choose_mask(predictor: Predictor, new: NewInputs, job: SlideJob) -> str:
         with suppress(AnnotationMissing):
             file = replace(job, annotations=new.annotations).annotation()
             return OUTLINE if file and _drawn_by_segmenter(file) else ANNOTATIONS
-        return SEGMENTER if new.segmenter else ANNOTATIONS  # which then fails by name
-    if new.segmenter is None and predictor.segments:
-        return FOLDS
-    return SEGMENTER if new.segmenter else ALL_TISSUE
+        return _by_segmenter(predictor, new) or ANNOTATIONS  # which then fails by name
+    return _by_segmenter(predictor, new) or ALL_TISSUE
+
+
+def _by_segmenter(predictor: Predictor, new: NewInputs) -> str:
+    """The mask without an annotation: by the segmenter that is given, else by those of the folds, or none."""
+    return SEGMENTER if new.segmenter else FOLDS * predictor.segments
 
 
 def _drawn_by_segmenter(file: Path) -> bool:

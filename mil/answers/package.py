@@ -23,7 +23,7 @@ from features.files.parse import parse_json
 from features.recipe import SEGMENTED, recipe_parts
 from features.stored import check_version
 from mil.answers.card import ModelCard, describe_segmenter
-from mil.answers.predictor import Fit, Predictor, predictor_of_run
+from mil.answers.predictor import OTHER_SEGMENTER, Fit, Predictor, predictor_of_run
 from mil.answers.reading import reader_class
 from mil.data.reading import TableReading
 from mil.errors import NotInRun, RunError
@@ -37,7 +37,7 @@ from mil.tasks.registry import task_class
 if TYPE_CHECKING:
     from features.lowpower.segmenter import SegmenterCard
 
-FORMAT, FORMAT_VERSION = "mil-package", 2
+FORMAT, FORMAT_VERSION = "mil-package", 3
 PACKAGE, CARD, REFERENCE = "package.json", "CARD.md", "reference.safetensors"
 BACKBONE, SEGMENTER = "backbone.safetensors", "segmenter.safetensors"
 OTHERS = (REFERENCE, BACKBONE, SEGMENTER, CARD)
@@ -106,6 +106,8 @@ def write_package(
         region = next(iter(recipe_parts(predictor.recipe))).get("region", "")
         apart = "" if segmenter else f"One for each of {len(cards)} fits, of its training cases: "
         about = describe_segmenter(next(iter(cards.values())), str(region))
+        if segmenter and predictor.segments:
+            about += f" {OTHER_SEGMENTER}"
         card = replace(card, segmenter=apart + about)
         for name, file in _segmenters(predictor, segmenter).items():
             _pack_segmenter(predictor, file, out / name)

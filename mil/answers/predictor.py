@@ -48,6 +48,10 @@ NO_PICTURES = (
     "No pictures of the training slides are known: one that was scanned again, or saved again with loss, is "
     "not recognised."
 )
+LOST_SEGMENTERS = (
+    "The segmenters of the run's folds are not there: an earlier version made it, or they were removed. "
+    "Nothing is promised of raw slides, whose tiles are chosen in another way."
+)
 UNPROMISED = (ALL_TISSUE, BY_SEGMENTER, OTHER_SEGMENTER, OUTLINED, OTHER_REGION)
 SAME_WEIGHTS = {"weights"}  # the name of their file; what they are, weights_sha256 tells
 
@@ -305,6 +309,7 @@ def _of_cross_validation(run: Run, model: str) -> Predictor:
             notes = (
                 f"Model {model}: the best of {len(able)} in {run.path}, so that its figures flatter it.",
             )
+    notes += _segmenter_notes(run)
     members = run.ensemble(model)
     fits = tuple(
         Fit(fold.repeat, fold.index, member, segmenter=_existing(run.fold_segmenter(fold)))
@@ -313,6 +318,21 @@ def _of_cross_validation(run: Run, model: str) -> Predictor:
     reader = reader_class(run.task).of_run(fits[0].model.readout, predictions, model)
     performance = _performance(evaluate(predictions.select([model])).tables()[0])
     return _predictor(run, model, fits, reader, performance, notes)
+
+
+def _segmenter_notes(run: Run) -> tuple[str, ...]:
+    """A remark where a run segmented in each fold and has no segmenter left.
+
+    Raises:
+        RunError: only some are left.
+    """
+    files = [run.fold_segmenter(fold) for fold in run.folds]
+    missing = [file for file in files if not file.is_file()]
+    if not run.settings.segments or not missing:
+        return ()
+    if len(missing) < len(files):
+        raise RunError(f"{missing[0]}: no such file. Put it back, or make the run again.")
+    return (LOST_SEGMENTERS,)
 
 
 def _existing(path: Path) -> Path | None:

@@ -20,7 +20,8 @@ from mil.learning.fitted import FittedModel, load_model
 
 # Of a recipe: what changes how features look to a head, though one backbone made them.
 SEEN_DIFFERENTLY = (
-    "input_px", "joined", "layout", "mpp", "normalise", "pooling", "precision", "region", "stain", "tile",
+    "input_px", "interpolation", "joined", "layout", "mean", "mpp", "normalise", "pooling",
+    "precision", "region", "resize_px", "stain", "std", "tile",
 )  # fmt: skip
 
 

@@ -127,3 +127,21 @@ def test_long_lists_of_columns_are_short():
     text = name_columns([f"{i}th_{'long' * 5}" for i in range(500)])
     assert len(text) < 1600
     assert text.endswith("499th_longlonglonglonglong (500 columns)")
+
+
+@pytest.mark.parametrize(
+    "name", ["is_mpnst", "Disease state", "pN", "pred_class", "prob_cancer", "HUVOS"]
+)
+def test_what_others_say_of_a_case_is_no_feature(name):
+    assert doubtful_columns([name, "area", "probe_count", "mean_grey"]).keys() == {name}
+
+
+def test_a_numbered_column_that_is_one_value_in_each_bag_is_none():
+    values = np.random.default_rng(0).normal(size=(24, 4))
+    bags = np.repeat(np.arange(6), 4)
+    names = ["f1", "f2", "f3", "f4"]
+    assert doubtful_columns(names, values, bags) == {}
+    values[:, 2] = np.repeat([1, 0, 0, 1, 0, 1], 4)
+    assert doubtful_columns(names, values, bags).keys() == {"f3"}
+    values[:, 2] = 0  # a dead channel of a network tells nothing
+    assert doubtful_columns(names, values, bags) == {}

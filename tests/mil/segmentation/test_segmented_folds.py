@@ -11,17 +11,17 @@ from typer.testing import CliRunner
 from cli.main import app
 from features.bags.bag import read_bag
 from features.extraction.extract import Embedder
-from features.extraction.jobs import JobSettings, jobs_of_paths
+from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.extraction.run import extract_jobs
 from features.progress import Silent
 from mil.answers.card import card_of_run
-from mil.answers.gather import NewInputs, gather_slides
+from mil.answers.gather import NewInputs, _choose_mask, gather_slides
 from mil.answers.package import read_package, write_package
 from mil.answers.predict import predict_slides
-from mil.answers.predictor import predictor_of_run
+from mil.answers.predictor import LOST_SEGMENTERS, predictor_of_run
 from mil.data.cohort import load_cohort
 from mil.data.splits import Fold, split_cases
-from mil.errors import CohortError, FitError
+from mil.errors import CohortError, FitError, RunError
 from mil.likeness.hidden import COST
 from mil.runs.cross_validation import Computing, Plan
 from mil.runs.record import NewRun
@@ -138,8 +138,25 @@ def test_the_run_answers_for_its_own_slides_as_it_was_judged_and_promises_sets(
     assert (without.slide, without.outcome) == ("case-6", "abstained")
     assert "no tile of it lies in tissue inside the mask" in without.reason
     outlined = {path.stem for path in new.outlines.glob("*.geojson")}
-    assert outlined == {f"case-{n}" for n in (2, 3, 4, 5)}
+    assert outlined == {f"case-{n}" for n in (2, 3, 4, 5, 6)}  # to be looked at, tumour or not
     assert not (new.outlines.parent / "cells").exists()
+
+
+def test_a_segmenter_of_a_fold_that_is_gone_is_named(result, study, tmp_path):
+    shutil.copytree(result.run.path, tmp_path / "run")
+    run = open_run(tmp_path / "run", store=result.run.last_place("store"))
+    drawings = tmp_path / "annotations"
+    drawings.mkdir()
+    job = SlideJob(slide="new", files=(tmp_path / "new.tiff",))
+    inputs = NewInputs(inputs=(), annotations=drawings)
+    assert _choose_mask(predictor_of_run(run, "simpleshot"), inputs, job) == "segmenters"
+    run.fold_segmenter(run.folds[1]).unlink()
+    with pytest.raises(RunError, match=r"r0-f1/segmenter\.safetensors: no such file\. Put it back"):
+        predictor_of_run(run, "simpleshot")
+    run.fold_segmenter(run.folds[0]).unlink()
+    predictor = predictor_of_run(run, "simpleshot")
+    assert LOST_SEGMENTERS in predictor.notes
+    assert not predictor.segments
 
 
 def test_masks_of_training_slides_may_be_unseen_too_and_nothing_is_embedded_again(
