@@ -83,8 +83,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--cohorts", type=int, default=3)
-    asked = parser.parse_args()
-    home = drawn(asked.folder / "0", 0)
+    arguments = parser.parse_args()
+    home = drawn(arguments.folder / "0", 0)
     runs = learn(home)
     segmenter = home / "segmenter"
     if not (segmenter / "segmenter.safetensors").is_file():
@@ -95,8 +95,8 @@ def main() -> None:
             out=segmenter,
         )
     label_of, answers = {}, {"folds": [], "one": [], "tissue": []}
-    for seed in range(1, asked.cohorts + 1):
-        cohort = drawn(asked.folder / str(seed), 100 + seed)
+    for seed in range(1, arguments.cohorts + 1):
+        cohort = drawn(arguments.folder / str(seed), 100 + seed)
         with (cohort / "cohort.csv").open(newline="") as file:
             label_of |= {f"{seed}-{row['slide']}": row["label"] for row in csv.DictReader(file)}
         renamed = cohort / "renamed"  # so that no name is that of a training slide
@@ -106,7 +106,7 @@ def main() -> None:
             if not link.exists():
                 link.symlink_to(slide)
         files = sorted(renamed.iterdir())
-        store = asked.folder / f"bags-{seed}"
+        store = arguments.folder / f"bags-{seed}"
         ways = {
             "folds": (runs["folds"], {}),
             "one": (runs["annotations"], {"segmenter": segmenter / "segmenter.safetensors"}),
@@ -123,7 +123,7 @@ def main() -> None:
     }
     rows = [row_of(names[way], answers[way], label_of) for way in names]
     print_table(HEADER, rows)
-    save("raw-slides", HEADER, rows, {"cohorts": asked.cohorts, "model": MODEL})
+    save("raw-slides", HEADER, rows, {"cohorts": arguments.cohorts, "model": MODEL})
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def main() -> None:
             for facts_named, _, _ in results:
                 for name in facts_named:
                     counts[name] = counts.get(name, 0) + 1
-            found = {
+            shares = {
                 name: np.mean([name in hits for _, hits, _ in results])
                 for name in sorted(results[0][2])
             }
@@ -137,7 +137,7 @@ def main() -> None:
                     str(options.cohorts),
                     f"{false:.1%}",
                     ", ".join(f"{k.removeprefix('fact ')} {v}" for k, v in often),
-                    ", ".join(f"{k.removeprefix('x ')} {v:.0%}" for k, v in found.items()),
+                    ", ".join(f"{k.removeprefix('x ')} {v:.0%}" for k, v in shares.items()),
                 )
             )
     print_table(HEADER, rows)

@@ -74,12 +74,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, required=True)
     parser.add_argument("--tiles", type=int, default=1000)
-    asked = parser.parse_args()
-    with served(asked.demo) as address:
+    options = parser.parse_args()
+    with served(options.demo) as address:
         started = time.perf_counter()
         first = [fetch(address, name) for name in FIRST]
         paint = time.perf_counter() - started
-        names = tile_names(address, asked.tiles)
+        names = tile_names(address, options.tiles)
         started = time.perf_counter()
         with ThreadPoolExecutor(CALLERS) as callers:
             tiles = list(callers.map(partial(fetch, address), names))

@@ -4,11 +4,11 @@ A file is loaded only where its recipe is known: by the name of the backbone, by
 file, or because it is stated. The architecture alone says nothing about mean, deviation, side and pooling.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError  # only the error: weights are read as tensors alone
 from typing import Any
 
 import safetensors.torch
@@ -52,7 +52,7 @@ def read_state(path: Path) -> State:
         return unwrap(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         reason = first_line(error)
-        if isinstance(error, pickle.UnpicklingError):
+        if isinstance(error, UnpicklingError):
             reason = "it is damaged, or of another format"
             if "Unsupported global" in str(error):
                 reason = "it holds Python objects, which would run code, as whole networks do"

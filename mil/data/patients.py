@@ -181,12 +181,12 @@ def _counted_cases(groups: Mapping[str, Sequence[str]], names: Sequence[str]) ->
         behind = (COUNT.fullmatch(name, len(start)) for name in names if name.startswith(start))
         if matches := [match for match in behind if match]:
             counts[start] = matches
-    found = [match for matches in counts.values() for match in matches]
-    if not found:
+    matched = [match for matches in counts.values() for match in matches]
+    if not matched:
         return set()
-    bare = not any(match["letters"] for match in found)
-    most = max(int(match["number"]) for match in found)
-    per_start = len(found) / len(counts)
+    bare = not any(match["letters"] for match in matched)
+    most = max(int(match["number"]) for match in matched)
+    per_start = len(matched) / len(counts)
     runs_on = per_start > max(FEW_BLOCKS, len(counts)) or (bare and most > MOST_BLOCKS)
     is_year = bare and most > FEW_BLOCKS and all(map(ACCESSION.fullmatch, counts))
     return {*counts} if runs_on or is_year or (bare and len(counts) == 1) else set()

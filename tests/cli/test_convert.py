@@ -291,12 +291,20 @@ def test_messages_name_the_options_for_tiles_and_their_scale(tmp_path, mil):
         file["feats"] = np.ones((3, 4), np.float16)
         file["coords"] = np.arange(6, dtype=np.float32).reshape(3, 2)
         file.attrs.update({"unit": "um", "extractor": "uni"})
-    for told, missing in (
+    for options, missing in (
         ((), "Set --tile, e.g. 224"),
         (("--tile", "64"), "Set --mpp to the scale"),
     ):
         done = mil(
-            "convert", "s.h5", "--out", "o", "--slide-mpp", "0.5", *told, cwd=tmp_path, check=False
+            "convert",
+            "s.h5",
+            "--out",
+            "o",
+            "--slide-mpp",
+            "0.5",
+            *options,
+            cwd=tmp_path,
+            check=False,
         )
         assert missing in " ".join(done.stderr.split())
 
