@@ -13,12 +13,14 @@ from features.bags.bag import read_bag
 from features.extraction.extract import Embedder
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.extraction.run import extract_jobs
+from features.lowpower.segmenter import read_segmenter_card
 from features.progress import Silent
 from mil.answers.card import card_of_run
+from mil.answers.fold_masks import _mean
 from mil.answers.gather import NewInputs, _choose_mask, gather_slides
 from mil.answers.package import read_package, write_package
 from mil.answers.predict import predict_slides
-from mil.answers.predictor import LOST_SEGMENTERS, predictor_of_run
+from mil.answers.predictor import LOST_SEGMENTERS, OTHER_SEGMENTER, predictor_of_run
 from mil.data.cohort import load_cohort
 from mil.data.splits import Fold, split_cases
 from mil.errors import CohortError, FitError, RunError
@@ -28,7 +30,9 @@ from mil.runs.record import NewRun
 from mil.runs.run import open_run
 from mil.segmentation import per_fold
 from mil.segmentation.cases import SegmentConfig, SegmentedPipeline
+from mil.segmentation.learner import read_for, tumour_ratio, with_reference
 from mil.segmentation.per_fold import train_slides
+from mil.segmentation.slides import DrawnSlide
 from mil.settings import FitSettings, SplitSettings
 from mil.study import Study
 from mil.tasks.registry import task_class
@@ -140,6 +144,47 @@ def test_the_run_answers_for_its_own_slides_as_it_was_judged_and_promises_sets(
     outlined = {path.stem for path in new.outlines.glob("*.geojson")}
     assert outlined == {f"case-{n}" for n in (2, 3, 4, 5, 6)}  # to be looked at, tumour or not
     assert not (new.outlines.parent / "cells").exists()
+
+
+def test_what_is_called_tumour_lies_as_far_from_what_was_learnt_by_cells_as_by_pixels(
+    segmenter, slides, study, tmp_path
+):
+    segmenter = with_reference(segmenter, slides)
+    rng = np.random.default_rng(0)  # more slides to have learnt from, so that a distance is defined
+    more = segmenter.descriptors[rng.integers(len(segmenter.descriptors), size=12)]
+    more = (more * rng.normal(1, 0.1, more.shape)).astype(np.float32)
+    card = replace(segmenter.card, reference_cases=tuple(map(str, range(12))))
+    segmenter = replace(segmenter, card=card, descriptors=more)
+    job = SlideJob(slide="case-3", files=(study.folder / "slides" / "case-3.tiff",))
+    [read] = read_for(segmenter, [DrawnSlide(job=job, full=False)], tmp_path, study.settings)
+    with job.open() as slide:
+        by_pixels = segmenter.tumour_map(slide)
+    assert tumour_ratio(segmenter, read) == pytest.approx(by_pixels.ratio, rel=0.02)
+    assert by_pixels.ratio > 0
+    double = replace(by_pixels, probability=by_pixels.probability / 3, ratio=3 * by_pixels.ratio)
+    mean = _mean([by_pixels, double, replace(double, ratio=np.nan)])
+    np.testing.assert_allclose(mean.probability, by_pixels.probability * 5 / 9, atol=1e-6)
+    assert mean.ratio == pytest.approx(2 * by_pixels.ratio)
+
+
+def test_packed_segmenters_name_nobody_and_another_in_their_place_promises_nothing(
+    result, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(COST, "n", 2)
+    run = result.run
+    predictor = predictor_of_run(open_run(run.path), "simpleshot")
+    card = card_of_run(run, predictor)
+    own = write_package(predictor, card, tmp_path / "own").path
+    for number, fold in enumerate(run.folds):
+        inside, _ = read_segmenter_card(own / f"segmenters/{number}.safetensors")
+        before, _ = read_segmenter_card(run.fold_segmenter(fold))
+        assert len(inside.trained_on) == len(before.trained_on) == 2 + len(fold.train)
+        assert not {*inside.trained_on, *inside.reference_cases} & {*before.trained_on}
+    assert OTHER_SEGMENTER not in (own / "CARD.md").read_text()
+    file = run.fold_segmenter(run.folds[0])
+    other = write_package(predictor, card, tmp_path / "other", segmenter=file).path
+    assert OTHER_SEGMENTER in (other / "CARD.md").read_text()
+    assert not (other / "segmenters").exists()
 
 
 def test_a_segmenter_of_a_fold_that_is_gone_is_named(result, study, tmp_path):
