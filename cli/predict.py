@@ -44,6 +44,15 @@ class PredictOptions:
             "panel": "Slides",
         },
     )
+    classes: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Annotation class to read as that the model learnt from, where slides or bags name the "
+            "same tissue otherwise; repeatable.",
+            "flag": "--class",
+            "panel": "Slides",
+        },
+    )
     segmenter: Path | None = field(
         default=None,
         metadata={
@@ -82,6 +91,8 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if self.out is not None and (self.out.suffix != ".csv" or self.out.is_dir()):
             raise UsageError(f"--out {self.out}: name a .csv file; a JSON and a page go beside it.")
+        if self.classes and not self.annotations and all(p.suffix != ".h5" for p in self.inputs):
+            raise UsageError("--class names a class of --annotations. Give their folder.")
         for name in ("slide_mpp", "slide_mpp_force"):
             if (mpp := getattr(self, name)) is not None and not mpp > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0; got {mpp:g}.")
@@ -105,7 +116,8 @@ def predict(options: PredictOptions) -> None:
     others; the command then ends with 1.
     """
     from cli.console import Bars, say
-    from mil.answers.gather import NewInputs
+    from cli.flags import with_flags
+    from mil.answers.new_inputs import NewInputs
     from mil.answers.package import open_predictor, places
     from mil.answers.predict import predict_inputs
     from mil.report.answers import write_answers
@@ -118,6 +130,7 @@ def predict(options: PredictOptions) -> None:
     inputs = part_of(options, NewInputs)
     table = predictor.read_table(options.cohort)
     answers = predict_inputs(predictor, inputs, store, table=table, progress=Bars())
+    answers = answers.worded(with_flags)
     _show_answers(answers)
     if answers.new.outlines:
         say(f"Outlines for QuPath, and pictures: {answers.new.outlines}")
@@ -129,7 +142,7 @@ def predict(options: PredictOptions) -> None:
 def _show_answers(answers: "Answers") -> None:
     """Print one line per slide, and what the answers are worth."""
     from cli.console import complain, counted, say, show_table
-    from mil.answers.predictor import UNPROMISED
+    from mil.answers.masks import UNPROMISED
 
     predictor = answers.predictor
     fits = counted(len(predictor.fits), "fit")
@@ -152,4 +165,4 @@ def _show_answers(answers: "Answers") -> None:
                 complain(f"{row.slide}: {text}")
     for text in answers.warnings():
         complain(text)
-    say(answers.promise)
+    say(f"{answers.promise} {predictor.reader.record}".strip())

@@ -7,6 +7,7 @@ SarcomilError
 │   │   ├── TileError       some pixels of a slide cannot be decoded; others may be readable
 │   │   ├── SlideExcluded   a rule of the recipe leaves the slide out; not a failure
 │   │   ├── NoTiles         no tile of a slide meets the recipe: there is no such tissue on it
+│   │   │   └── NoTissue    no tissue at all is found on a slide by its colour
 │   │   └── VolumeError     a series of slices cannot be read, or is not one volume
 │   ├── AnnotationError     an annotation file is missing, malformed or lacks the requested class
 │   │   ├── AnnotationMissing  a slide has no annotation
@@ -57,6 +58,10 @@ class SlideExcluded(SlideError):
 
 class NoTiles(SlideError):
     """No tile of a slide meets the recipe: there is no such tissue on it."""
+
+
+class NoTissue(NoTiles):
+    """No tissue at all is found on a slide by its colour."""
 
 
 class VolumeError(SlideError):

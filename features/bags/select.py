@@ -37,7 +37,7 @@ def select_tiles(
         trained_on_slides: fingerprints of their slides.
 
     Returns:
-        The bag, with the coverage of each tile by the region; features are read when they are used.
+        The bag, with the coverage of each tile by the region and the region's share of the tissue in tiles.
 
     Raises:
         BagError: the bag is not of tissue, or no tile lies in the region.
@@ -62,6 +62,7 @@ def select_tiles(
         features=features,
         coords_l0=bag.coords_l0[rows],
         coverage=share[rows],
+        tumour_of_tissue=float(np.minimum(share, bag.coverage).sum() / bag.coverage.sum()),
         tile_flags=None if bag.tile_flags is None else bag.tile_flags[rows],
         recipe={**bag.recipe, **recipe},
         request_sha256="",

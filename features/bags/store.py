@@ -67,6 +67,7 @@ class Outcome:
         reason: why the slide was excluded or failed, with the remedy.
         details: the traceback of an unforeseen error.
         empty: whether it failed because no tile of it meets the recipe.
+        blank: whether that is because no tissue is found on it.
         notes: remarks on a slide that was done.
         store: the folder of the bag.
         classes: number of annotations of the slide by class.
@@ -90,6 +91,7 @@ class Outcome:
     reason: str = ""
     details: str = ""
     empty: bool = False
+    blank: bool = False
     notes: str = ""
     store: str = ""
     classes: Mapping[str, int] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from features.errors import (
     BagError,
     FeaturesError,
     NoTiles,
+    NoTissue,
     SlideExcluded,
 )
 from features.extraction.embed import Work
@@ -95,7 +96,12 @@ class SlideTask:
         except SlideExcluded as error:
             self.finish(status="excluded", reason=str(error))
         except FeaturesError as error:
-            self.finish(status="failed", reason=str(error), empty=isinstance(error, NoTiles))
+            self.finish(
+                status="failed",
+                reason=str(error),
+                empty=isinstance(error, NoTiles),
+                blank=isinstance(error, NoTissue),
+            )
         except Exception as error:  # noqa: BLE001 - the one guard
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -135,6 +141,7 @@ def _copy_failure(failed: SlideTask, parts: Sequence[SlideTask]) -> None:
                 reason=failure.reason,
                 details=failure.details,
                 empty=failure.empty,
+                blank=failure.blank,
             )
 
 

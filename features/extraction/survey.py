@@ -14,7 +14,7 @@ from PIL import Image
 from shapely.affinity import translate
 
 from features.bags.bag import read_bag
-from features.errors import BagError, FeaturesError, NoTiles, SlideError, SlideExcluded
+from features.errors import BagError, FeaturesError, NoTiles, NoTissue, SlideError, SlideExcluded
 from features.extraction.jobs import SlideJob
 from features.recipe import Recipe
 from features.regions import annotations
@@ -254,7 +254,7 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
 
     Raises:
         SlideExcluded: too little of the tissue is tumour.
-        NoTiles: there is no such tile.
+        NoTiles: there is no such tile; NoTissue where there is no tissue.
         SlideError: the slide was scanned too coarsely.
         BagError: the tiles of ``coordinates`` have another size.
     """
@@ -281,7 +281,8 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
         fixed=job.fixed,
     )
     if not len(grid):
-        raise NoTiles(_no_tile(job, recipe))
+        is_blank = not job.annotations and not view.tissue_mask.any()
+        raise (NoTissue if is_blank else NoTiles)(_no_tile(job, recipe))
     return grid
 
 

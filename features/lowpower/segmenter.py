@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from features.backbones.network_recipe import NetworkRecipe
 from features.backbones.networks import PooledFeatures, build_network
 from features.backbones.registry import Backbone
-from features.errors import BackboneError, FeaturesError, NoTiles
+from features.errors import BackboneError, FeaturesError, NoTissue
 from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from features.files.parse import parse_json
@@ -141,7 +141,7 @@ class Segmenter:
             grid: its cells, if they were laid before.
 
         Raises:
-            NoTiles: the slide shows no tissue.
+            NoTissue: the slide shows none.
             TileError: its pixels cannot be decoded.
         """
         grid = grid or lay_cells(slide)
@@ -185,10 +185,10 @@ def map_probability(
         watch: called with every window and its probability before smoothing.
 
     Raises:
-        NoTiles: the slide shows no tissue.
+        NoTissue: the slide shows none.
     """
     if not grid.tissue.any():
-        raise NoTiles(
+        raise NoTissue(
             f"{slide.path.name}: no tissue is found by its colour. Look at the slide: it may be empty, or "
             "not be stained with H&E."
         )

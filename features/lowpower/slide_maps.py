@@ -51,7 +51,7 @@ def tumour_map_of(slide: Slide, segmenter: Path, grid: CellGrid | None = None) -
 
     Raises:
         FeaturesError: the file is no segmenter.
-        NoTiles: the slide shows no tissue.
+        NoTissue: the slide shows none.
         TileError: its pixels cannot be decoded.
     """
     changed = segmenter.stat().st_mtime_ns

@@ -8,15 +8,9 @@ import numpy as np
 
 from features.bags.bag import Bag
 from features.errors import NoTiles
-from mil.answers.predictor import (
-    OTHER_REGION,
-    OUTLINE,
-    OUTLINED,
-    UNPROMISED,
-    Fit,
-    FitKey,
-    Predictor,
-)  # fmt: skip
+from mil.answers.masks import OTHER_REGION, OUTLINE, OUTLINED, UNPROMISED, nothing_left
+from mil.answers.predictor import Fit, FitKey, Predictor
+from mil.data.case import Row
 from mil.data.names import patient_of
 from mil.errors import FitError
 from mil.likeness.reference import describe
@@ -129,12 +123,26 @@ class Relation:
     notes: tuple[str, ...] = ()
 
 
+def new_slides(
+    predictor: Predictor, bags: Mapping[str, Bag], table: Sequence[Row]
+) -> list[NewSlide]:
+    """The slides of bags with their cases, by the table, the study or the bag, and as second scans."""
+    rows = {row.slide: row for row in table}
+    rescans = predictor.rescans(bags)
+    slides = []
+    for name, bag in bags.items():
+        row = rows.get(bag.slide)
+        case = (row.case if row else "") or predictor.names.get(bag.slide, "") or bag.case
+        other = row.other if row else {}
+        slides.append(NewSlide(bag=bag, case=case, other=other, rescans=rescans.get(name, ())))
+    return slides
+
+
 def without_bag(slide: str, case: str, error: Exception, mask: str = "") -> Answer:
     """The row of a slide that could not be made a bag of, or has no tissue that suits."""
     outcome, reason = FAILED, str(error)
     if isinstance(error, NoTiles):
-        outcome = ABSTAINED
-        reason = "nothing to answer from: no tile of it lies in tissue inside the mask"
+        outcome, reason = ABSTAINED, nothing_left(mask, error)
     return Answer(
         level="slide", case=case or slide, slide=slide, outcome=outcome, reason=reason, mask=mask
     )
@@ -196,15 +204,15 @@ def answer_slide(
     try:
         if problem := _unreadable(bag):
             return replace(row, reason=problem), new
-        bag, how = predictor.suit(bag)
-        own = {key: predictor.suit(one)[0] for key, one in new.own.items()}
+        bag, how = predictor.suit(bag, relation.fits[0].key)
+        own = {key: predictor.suit(one, key)[0] for key, one in new.own.items()}
         new = replace(new, bag=bag, own=own)
         how = how or OUTLINED * (new.mask == OUTLINE)
         notes = [*([how] if how else []), *relation.notes]
         notes += _identity_notes(predictor, new, bag)
         row = replace(row, notes=tuple(notes))
         if predictor.reads_tiles:
-            row = _compared(row, predictor, bag, relation, same_region=how != OTHER_REGION)
+            row = _compared(row, predictor, new, relation, same_region=how != OTHER_REGION)
             row = _with_mask(row, new.segmented)
             if row.reason:
                 return row, new
@@ -267,13 +275,14 @@ def answer_case(
 
 
 def _compared(
-    row: Answer, predictor: Predictor, bag: Bag, relation: Relation, *, same_region: bool
+    row: Answer, predictor: Predictor, new: NewSlide, relation: Relation, *, same_region: bool
 ) -> Answer:
     """The row with how the slide compares with training slides; with a reason where nothing is answered."""
     reference = predictor.reference
     if reference is None:
         return replace(row, outcome=ABSTAINED, reason=NO_REFERENCE)
-    likeness = reference.compare(bag, relation.known, same_region=same_region)
+    distance = predictor.distance(new.bag, new.own, relation.fits)
+    likeness = reference.compare(new.bag, relation.known, same_region=same_region, ratio=distance)
     row = replace(row, unlike=likeness.ratio, notes=(*row.notes, *likeness.notes))
     if likeness.unfit:
         return replace(row, reason=likeness.unfit)

@@ -101,7 +101,7 @@ def card_of_run(run: Run, predictor: Predictor) -> ModelCard:
         learnt_from=f"{len(run.labels)} cases, {len(run.cases)} slides: "
         + ", ".join(f"{label}: {count}" for label, count in counts.items()),
         performance=predictor.performance,
-        promise=predictor.reader.promise(),
+        promise=f"{predictor.reader.promise()} {predictor.reader.record}".strip(),
         limit=predictor.reader.limit,
         licence=_licence(str(recipe.get("backbone", ""))),
         versions=", ".join(f"{name} {version}" for name, version in run.versions.items()),
@@ -119,9 +119,11 @@ def describe_segmenter(card: "SegmenterCard", model_region: str) -> str:
     facts = [f"{card.kind}, encoder {card.network.name}, weights {card.weights}"]
     facts.append(f"learnt from {format_count(len(card.trained_on), 'case')}")
     of_method = card.evaluation.get("methods", {}).get(card.kind, {})
-    if dice := of_method.get("dice"):
+    dice = of_method.get("dice", {})
+    if dice.get("value") is not None:
+        limits = "" if dice["low"] is None else f" ({dice['low']:.2f} to {dice['high']:.2f})"
         facts.append(
-            f"Dice {dice['value']:.2f} ({dice['low']:.2f} to {dice['high']:.2f}) over "
+            f"Dice {dice['value']:.2f}{limits} over "
             f"{format_count(of_method['cases'], 'case')} that it had not seen"
         )
     else:

@@ -20,7 +20,8 @@ from features.lowpower.segmenter import Segmenter, load_segmenter
 from features.lowpower.tumour_map import TumourMap
 from features.progress import Progress, Silent
 from features.slides.slide import Slide
-from mil.answers.predictor import Fit, FitKey
+from mil.answers.answer import NewSlide, relation_of
+from mil.answers.predictor import FitKey, Predictor
 from mil.segmentation.application import AppliedSlide, apply_segmenter
 from mil.segmentation.learner import read_for
 from mil.segmentation.per_fold import selected, tumour_map
@@ -36,7 +37,8 @@ class FoldMasks:
 
     Attributes:
         bags: by slide, the bag that each fit reads.
-        applied: what the segmenters together make of each slide: the mean of their probabilities.
+        applied: what the segmenters of the fits that answer for a slide make of it together: the mean of
+            their probabilities.
         unusable: by slide, why no segmenter has selected a tile.
     """
 
@@ -46,38 +48,44 @@ class FoldMasks:
 
 
 def select_by_folds(
-    fits: Sequence[Fit],
+    predictor: Predictor,
     jobs: Mapping[str, SlideJob],
-    tissue: Mapping[str, Bag],
+    slides: Sequence[NewSlide],
     outlines: Path,
     progress: Progress | None = None,
 ) -> FoldMasks:
     """Select the tiles of slides anew for each fit, and outline what the segmenters call tumour on average.
 
+    The outline of a case that some fits have seen is that of the segmenters of the others, as its answer is.
+
     Args:
-        fits: each with the file of its segmenter.
+        predictor: whose fits have each the file of a segmenter.
         jobs: the slides by name.
-        tissue: by name, the bags of all tissue of those that have one.
+        slides: those that have tissue, with the bags of all of it.
         outlines: folder to write outlines into, as ``apply_segmenter``.
         progress: is advanced by each slide.
 
     Raises:
         FeaturesError: a file is no segmenter, or was changed.
     """
+    fits = predictor.fits
     segmenters = {fit.key: load_segmenter(fit.segmenter) for fit in fits if fit.segmenter}
-    recipe = {name: fits[0].model.recipe[name] for name in ("region", "segmenter_sha256")}
-    together = _together(list(segmenters.values()))
+    recipe = {name: predictor.recipe[name] for name in ("region", "segmenter_sha256")}
+    asked_of = _fits_asked(predictor, slides)
     masks = FoldMasks()
     outlines.mkdir(parents=True, exist_ok=True)
-    with (progress or Silent()).task("slides at 4x", len(tissue), "slides") as advance:
-        for name, bag in tissue.items():
+    with (progress or Silent()).task("slides at 4x", len(slides), "slides") as advance:
+        for bag in (slide.bag for slide in slides):
+            name = bag.slide
             try:
                 maps = _maps_of(segmenters, jobs[name], bag, outlines.parent / CELLS)
                 own = {
                     key: selected(bag, maps[key].region, recipe, segmenter.card)
                     for key, segmenter in segmenters.items()
                 }
-                mean = _mean(list(maps.values()))  # drawn also where nothing is left of it
+                keys = asked_of[name]
+                mean = _mean([maps[key] for key in keys])  # drawn also where nothing is left of it
+                together = _together([segmenters[key] for key in keys])
                 masks.applied.extend(
                     apply_segmenter(together, [jobs[name]], outlines, find=partial(_given, mean))
                 )
@@ -89,6 +97,19 @@ def select_by_folds(
             advance(1)
     shutil.rmtree(outlines.parent / CELLS, ignore_errors=True)
     return masks
+
+
+def _fits_asked(predictor: Predictor, slides: Sequence[NewSlide]) -> dict[str, tuple[FitKey, ...]]:
+    """By slide, the fits that answer for its case: those that have not seen it, where there are some."""
+    of_case: dict[str, list[NewSlide]] = {}
+    for slide in slides:
+        of_case.setdefault(slide.case or slide.bag.slide, []).append(slide)
+    fits = {case: relation_of(predictor, group).fits for case, group in of_case.items()}
+    return {
+        slide.bag.slide: tuple(fit.key for fit in fits[case])
+        for case, group in of_case.items()
+        for slide in group
+    }
 
 
 def _maps_of(

@@ -13,20 +13,18 @@ from features.progress import Progress
 from features.recipe import SEGMENTED, VOLUME
 from features.regions.annotations import read_annotations
 from features.regions.drawing import is_predicted
-from features.slides.find import slide_files
-from features.slides.names import slide_name
-from mil.answers.predictor import OUTLINE, FitKey, Predictor
+from mil.answers.answer import NewSlide, new_slides
+from mil.answers.fold_bags import ONE_FIT_ONLY, bags_of_folds, embed_by_folds
+from mil.answers.masks import ANNOTATIONS, FOLDS, OUTLINE, SEGMENTER, TISSUE
+from mil.answers.new_inputs import BAG, NewInputs, by_name, no_input
+from mil.answers.predictor import FitKey, Predictor
 from mil.data.case import Row
-from mil.errors import FitError, RunError
+from mil.errors import FitError
 from mil.runs.inputs import check_region, extract_slides, misfit
 from mil.segmentation.application import AppliedSlide, apply_segmenter
 
 if TYPE_CHECKING:
     from mil.answers.fold_masks import FoldMasks
-
-BAG = ".h5"
-ANNOTATIONS, SEGMENTER, ALL_TISSUE = "annotations", "segmenter", "all tissue"
-FOLDS = "segmenters"  # of all folds, each for its own fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,8 @@ class NewSlides:
         unusable: by name, why the others have none.
         masks: by name, where tiles come from; of slides that were given as such.
         paths: by name, the files of slides that were given as such.
-        own: by name, the bag that each fit reads, where each fold selects the tiles; ``bags`` has the first.
+        own: by name, the bag that each fit reads, where each fold selects the tiles or has a backbone of its
+            own; ``bags`` has the first.
         segmented: by name, what a segmenter made of those that it cut.
         outlines: folder with what a segmenter marks as tumour, as GeoJSON for QuPath and as pictures; None
             without a segmenter.
@@ -55,38 +54,6 @@ class NewSlides:
     segmented: Mapping[str, AppliedSlide] = field(default_factory=dict)
     outlines: Path | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewInputs:
-    """Files of new slides, and how they become bags.
-
-    Attributes:
-        inputs: bags (.h5) or slides.
-        annotations: folder with the slides' annotations.
-        segmenter: the file of a segmenter, for slides without annotations; a package's own if not given.
-        weights: the backbone's weights file, if the model's bags were made with one.
-        slide_mpp: micrometres per level-0 pixel, where the slides do not say.
-        slide_mpp_force: micrometres per level-0 pixel, whatever the slides say; a table's mpp column takes
-            precedence.
-    """
-
-    inputs: tuple[Path, ...]
-    annotations: Path | None = None
-    segmenter: Path | None = None
-    weights: str | None = None
-    slide_mpp: float | None = None
-    slide_mpp_force: float | None = None
-
-    def job(self, name: str, path: Path, table_mpp: float | None) -> SlideJob:
-        """A slide with its scale; where its tiles come from is chosen later."""
-        return SlideJob(
-            slide=name,
-            files=(path,),
-            mpp=table_mpp or self.slide_mpp_force,
-            mpp_source="table" if table_mpp else "option",
-            fallback_mpp=self.slide_mpp,
-        )
 
 
 def gather_slides(
@@ -114,12 +81,10 @@ def gather_slides(
         AnnotationError: there is no such folder of annotations.
         BackboneError: the weights file is not given, or the file is no segmenter.
     """
-    by_name = _by_name(new.inputs)
-    unusable: dict[str, SarcomilError] = {
-        name: FitError(problem) for name, path in by_name.items() if (problem := _no_input(path))
-    }
-    slides = by_name.keys() - unusable.keys()
-    paths = {n: path for n, path in by_name.items() if n in slides and path.suffix != BAG}
+    files = by_name(new.inputs)
+    unusable = _refused(predictor, files)
+    paths = {n: path for n, path in files.items() if not no_input(path) and path.suffix != BAG}
+    places = {name: path for name, path in files.items() if path.suffix == BAG}
     if new.annotations is not None and not new.annotations.is_dir():
         raise AnnotationError(f"annotations is {new.annotations}: no such folder.")
     if paths:
@@ -128,17 +93,14 @@ def gather_slides(
     mpp_of = {row.slide: row.mpp for row in table}
     jobs = {name: new.job(name, path, mpp_of.get(name)) for name, path in paths.items()}
     masks = {name: _choose_mask(predictor, new, job) for name, job in jobs.items()}
-    for name, path in paths.items():
-        if reason := misfit(path, predictor.recipe):
-            unusable.setdefault(name, FitError(reason))
-    places = {name: path for name, path in by_name.items() if path.suffix == BAG}
     outlines: Path | None = None
     segmented: dict[str, AppliedSlide] = {}
-    own: Mapping[str, Mapping[FitKey, Bag]] = {}
+    own: dict[str, Mapping[FitKey, Bag]] = {}
     for mask in dict.fromkeys(masks.values()):
         chosen = [jobs[name] for name in jobs if masks[name] == mask and name not in unusable]
         folder = store / _folder_of(mask, new.segmenter)
-        made = {job.slide: folder / f"{job.slide}{BAG}" for job in chosen}
+        first = folder / predictor.fits[0].name if predictor.embeds else folder
+        made = {job.slide: first / f"{job.slide}{BAG}" for job in chosen}
         applied: Sequence[AppliedSlide] = ()
         if mask == SEGMENTER and new.segmenter:
             outlines = folder / "outlines"
@@ -147,20 +109,27 @@ def gather_slides(
             )
         else:
             failed = _extract(predictor, chosen, folder, mask, new, progress)
+        if predictor.embeds:
+            own |= bags_of_folds(predictor.fits, sorted(made.keys() - failed.keys()), folder)
         if mask == FOLDS:
             outlines = folder / "outlines"
             tissue = _read_bags({n: made[n] for n in made if n not in failed}, failed)
-            selection = _select_by_folds(predictor, chosen, tissue, outlines, progress)
+            selection = _select_by_folds(
+                predictor, chosen, new_slides(predictor, tissue, table), outlines, progress
+            )
             failed |= selection.unusable
             own, applied = selection.bags, selection.applied
         segmented |= {one.slide: one for one in applied}
         unusable |= failed
         places |= made
-    bags = _read_bags({n: places[n] for n in by_name if n not in unusable}, unusable)
-    bags |= {name: next(iter(of_fits.values())) for name, of_fits in own.items()}
+    read = _read_bags({n: places[n] for n in files if n not in unusable}, unusable)
+    bags = {name: _as_learnt(predictor, new, bag) for name, bag in read.items()}
     notes = [note for mask in masks.values() if (note := _mask_note(predictor, new, mask))]
+    notes += [_class_note(predictor, new)] if any(bags[n] is not read[n] for n in bags) else []
+    own = {n: {key: _as_learnt(predictor, new, bag) for key, bag in own[n].items()} for n in own}
+    bags |= {name: next(iter(of_fits.values())) for name, of_fits in own.items()}
     return NewSlides(
-        names=tuple(by_name),
+        names=tuple(files),
         bags=bags,
         unusable=unusable,
         masks=masks,
@@ -172,10 +141,20 @@ def gather_slides(
     )
 
 
+def _refused(predictor: Predictor, files: Mapping[str, Path]) -> dict[str, SarcomilError]:
+    """Why some files are neither bags nor slides that the model can read, by name."""
+    refused: dict[str, SarcomilError] = {}
+    for name, path in files.items():
+        of_one_fit = ONE_FIT_ONLY * (path.suffix == BAG and predictor.embeds)
+        if reason := no_input(path) or of_one_fit or misfit(path, predictor.recipe):
+            refused[name] = FitError(reason)
+    return refused
+
+
 def _select_by_folds(
     predictor: Predictor,
     jobs: Sequence[SlideJob],
-    tissue: Mapping[str, Bag],
+    tissue: Sequence[NewSlide],
     outlines: Path,
     progress: Progress | None,
 ) -> "FoldMasks":
@@ -183,7 +162,7 @@ def _select_by_folds(
     from mil.answers.fold_masks import select_by_folds  # imports every backbone
 
     by_name = {job.slide: job for job in jobs}
-    return select_by_folds(predictor.fits, by_name, tissue, outlines, progress)
+    return select_by_folds(predictor, by_name, tissue, outlines, progress)
 
 
 def _extract_and_outline(
@@ -214,11 +193,18 @@ def _extract(
 ) -> dict[str, SarcomilError]:
     """Extract slides with one kind of mask; why some could not be."""
     packed = predictor.backbone
-    annotations = new.annotations if mask in (ANNOTATIONS, OUTLINE) else None
+    is_drawn = mask in (ANNOTATIONS, OUTLINE)
+    annotations = new.annotations if is_drawn else None
     segmenter = new.segmenter if mask == SEGMENTER else None
+    recipe = dict(predictor.recipe) | ({"weights": packed.name} if packed else {})
+    if is_drawn:
+        recipe["classes"] = new.classes or predictor.tumour_classes(new.segmenter)
+    jobs = [replace(job, annotations=annotations, segmenter=segmenter) for job in jobs]
+    if predictor.embeds:
+        return embed_by_folds(predictor.fits, jobs, recipe, folder, progress)
     return extract_slides(
-        [replace(job, annotations=annotations, segmenter=segmenter) for job in jobs],
-        dict(predictor.recipe) | ({"weights": packed.name} if packed else {}),
+        jobs,
+        recipe,
         folder,
         weights=str(packed) if packed else new.weights,
         progress=progress,
@@ -242,11 +228,20 @@ def _read_bags(places: Mapping[str, Path], unusable: dict[str, SarcomilError]) -
     return bags
 
 
-def _no_input(path: Path) -> str:
-    """Why there is neither a bag nor a slide at a path; empty if there may be one."""
-    if not path.exists():
-        return f"{path}: there is no such file."
-    return f"{path}: a folder with neither bags ({BAG}) nor slides." if path.is_dir() else ""
+def _as_learnt(predictor: Predictor, new: NewInputs, bag: Bag) -> Bag:
+    """The bag, with the model's name of the tissue that ``classes`` calls otherwise."""
+    learnt, own = predictor.recipe, bag.recipe
+    if not new.classes or not learnt.get("region") == own.get("region") == "annotations":
+        return bag
+    if {*own["classes"]} != {*new.classes} or {*own["classes"]} == {*learnt["classes"]}:
+        return bag
+    return replace(bag, recipe={**own, "classes": learnt["classes"]})
+
+
+def _class_note(predictor: Predictor, new: NewInputs) -> str:
+    """That another class is read as the model's own."""
+    own, learnt = " or ".join(new.classes), " or ".join(predictor.recipe["classes"])
+    return f"Tissue of class {own} is read as {learnt}, from which the model learnt, because you say so."
 
 
 def _folder_of(mask: str, segmenter: Path | None) -> str:
@@ -278,31 +273,10 @@ def _write_outlines(
     )
 
 
-def _by_name(inputs: Sequence[Path]) -> dict[str, Path]:
-    """The inputs by the name of their slide, those of folders one by one, and each file once."""
-    by_name: dict[str, Path] = {}
-    for path in (file for one in inputs for file in _files_of(one)):
-        name = path.stem if path.suffix == BAG else slide_name(path.name)
-        other = by_name.setdefault(name, path)
-        if other != path and other.resolve() != path.resolve():
-            raise RunError(
-                f"{other} and {path} are both called {name}. Name each bag or slide once; rename one of two "
-                "slides that share a name."
-            )
-    return by_name
-
-
-def _files_of(path: Path) -> list[Path]:
-    """The bags or the slides of a folder; a folder with neither, or a file, is itself."""
-    if not path.is_dir():
-        return [path]
-    return sorted(path.glob(f"*{BAG}")) or [*slide_files(path)] or [path]
-
-
 def _choose_mask(predictor: Predictor, new: NewInputs, job: SlideJob) -> str:
     """Where the tiles of a slide come from: its annotation, else a segmenter, else all tissue."""
     if predictor.recipe["region"] == "tissue":
-        return ALL_TISSUE
+        return TISSUE
     if predictor.recipe["region"] == VOLUME:  # chosen as the film was laid out
         return VOLUME
     if new.annotations is not None:
@@ -310,7 +284,7 @@ def _choose_mask(predictor: Predictor, new: NewInputs, job: SlideJob) -> str:
             file = replace(job, annotations=new.annotations).annotation()
             return OUTLINE if file and _drawn_by_segmenter(file) else ANNOTATIONS
         return _by_segmenter(predictor, new) or ANNOTATIONS  # which then fails by name
-    return _by_segmenter(predictor, new) or ALL_TISSUE
+    return _by_segmenter(predictor, new) or TISSUE
 
 
 def _by_segmenter(predictor: Predictor, new: NewInputs) -> str:
@@ -338,7 +312,7 @@ def _mask_note(predictor: Predictor, new: NewInputs, mask: str) -> str:
         return "The model learnt from all tissue: annotations and segmenters are not used." * bool(
             unread
         )
-    if mask == ALL_TISSUE:
+    if mask == TISSUE:
         return (
             f"The model learnt from tiles inside {inside}, and there are neither annotations nor a "
             "segmenter: all tissue is used, tumour or not, and nothing is promised of the answers."
@@ -346,7 +320,8 @@ def _mask_note(predictor: Predictor, new: NewInputs, mask: str) -> str:
     if mask == FOLDS:
         return (
             f"The segmenters of {len(predictor.fits)} folds mark the tumour, each for its own fit, as they "
-            "did for the cases of the run. The outlines show what they call tumour on average: look at them."
+            "did for the cases of the run. The outlines show what they call tumour on average, of a known "
+            "case only those that have not seen it: look at them."
         )
     if mask != SEGMENTER or new.segmenter is None:
         return ""

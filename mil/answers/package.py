@@ -10,7 +10,7 @@ segmenters/<n>.safetensors  one per fit, where each fold selects its tiles by it
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,10 @@ from features.files.parse import parse_json
 from features.recipe import SEGMENTED, recipe_parts
 from features.stored import check_version
 from mil.answers.card import ModelCard, describe_segmenter
-from mil.answers.predictor import OTHER_SEGMENTER, Fit, Predictor, predictor_of_run
+from mil.answers.masks import OTHER_SEGMENTER
+from mil.answers.predictor import Fit, Predictor
 from mil.answers.reading import reader_class
+from mil.answers.run_predictor import predictor_of_run
 from mil.data.reading import TableReading
 from mil.errors import NotInRun, RunError
 from mil.learning.fitted import load_model, save_model
@@ -76,16 +78,10 @@ def write_package(
         segmenter: the file of a segmenter that finds the tumour of new slides.
 
     Raises:
-        RunError: the folder exists.
+        RunError: the folder exists, or each fit has a backbone of its own.
         FeaturesError: the file is no segmenter.
     """
-    if out.exists():
-        raise RunError(f"{out} exists. Name a new folder for the package.")
-    if predictor.reads_tiles and predictor.reference is None:
-        raise RunError(
-            f"A package compares new slides with the training slides, of which nothing is known. "
-            f"{' '.join(predictor.notes)}"
-        )
+    _check_packable(predictor, out)
     cards = _read_cards(predictor, segmenter)
     veil = Veil.new()
     predictor = predictor.veiled(veil)
@@ -105,7 +101,7 @@ def write_package(
     if cards:
         region = next(iter(recipe_parts(predictor.recipe))).get("region", "")
         apart = "" if segmenter else f"One for each of {len(cards)} fits, of its training cases: "
-        about = describe_segmenter(next(iter(cards.values())), str(region))
+        about = describe_segmenter(_one_card(list(cards.values())), str(region))
         if segmenter and predictor.segments:
             about += f" {OTHER_SEGMENTER}"
         card = replace(card, segmenter=apart + about)
@@ -138,6 +134,27 @@ def write_package(
     return Package(out, card, tuple(notes))
 
 
+def _check_packable(predictor: Predictor, out: Path) -> None:
+    """Refuse, before anything is written, what makes no package.
+
+    Raises:
+        RunError: saying why.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists. Name a new folder for the package.")
+    if predictor.embeds:
+        raise RunError(
+            f"{predictor.source} fine-tuned a backbone in each of {len(predictor.fits)} folds, and a package "
+            "holds one. Answer from the run itself, whose folder can be copied whole; or cross-validate on "
+            "bags of one backbone, and pack that run."
+        )
+    if predictor.reads_tiles and predictor.reference is None:
+        raise RunError(
+            f"A package compares new slides with the training slides, of which nothing is known. "
+            f"{' '.join(predictor.notes)}"
+        )
+
+
 def _segmenters(predictor: Predictor, segmenter: Path | None) -> dict[str, Path]:
     """The files of segmenters by their names in a package: the given one, else those of all fits."""
     if segmenter:
@@ -163,6 +180,16 @@ def _read_cards(predictor: Predictor, segmenter: Path | None) -> dict[str, "Segm
     from features.lowpower.segmenter import read_segmenter_card  # imports every backbone
 
     return {name: read_segmenter_card(file)[0] for name, file in files.items()}
+
+
+def _one_card(cards: "Sequence[SegmenterCard]") -> "SegmenterCard":
+    """The card of a segmenter; of several of folds the first, with the figures over the cases of all."""
+    if len(cards) == 1:
+        return cards[0]
+    from mil.segmentation.evaluation import pool_evaluations
+
+    pooled = pool_evaluations([card.evaluation for card in cards], cards[0].kind)
+    return replace(cards[0], evaluation=pooled)
 
 
 def _pack_segmenter(predictor: Predictor, file: Path, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from mil.answers.answer import (
     Relation,
     answer_case,
     answer_slide,
+    new_slides,
     relation_of,
     without_bag,
 )
-from mil.answers.gather import NewInputs, NewSlides, gather_slides
-from mil.answers.predictor import Predictor
+from mil.answers.gather import NewSlides, gather_slides
+from mil.answers.new_inputs import NewInputs
+from mil.answers.predictor import FitKey, Predictor
 from mil.data.case import Row
 from mil.evaluation.display import format_count
 
@@ -81,6 +83,11 @@ class Answers:
         fits = self.relations[row.case].fits if row.case in self.relations else ()
         return self.new.own.get(name, {}).get(fits[0].key, bag) if fits else bag
 
+    def own_bags(self, row: Answer) -> Mapping[FitKey, Bag]:
+        """The bags of a slide's row by the backbone of each fit; none where all fits share one."""
+        name = self.new.names[self.slides.index(row)]
+        return self.new.own.get(name, {}) if self.predictor.embeds else {}
+
     @property
     def failed(self) -> tuple[Answer, ...]:
         """The slides that could not be read."""
@@ -88,15 +95,41 @@ class Answers:
 
     def warnings(self) -> tuple[str, ...]:
         """Of which slides the answers prove nothing, in sentences."""
-        of = {word: [row.slide for row in self.slides if row.has_values and row.trained_on == word]
-              for word in ("yes", "out of fold", "unknown")}  # fmt: skip
+        of: dict[str, list[str]] = {}
+        for row in filter(lambda row: row.has_values, self.slides):
+            known = row.case in self.relations and self.relations[row.case].known
+            word = "outlined" if known and row.trained_on == "unknown" else row.trained_on
+            of.setdefault(word, []).append(row.slide)
         sentences = {
             "yes": "The model, its backbone or a segmenter has learnt from the cases of {}: their answers "
             "prove nothing.",
             "out of fold": "The study knows the cases of {}: the fits that have not seen them answer.",
+            "outlined": "The study knows the cases of {}, but their outlines do not say which cases the "
+            "segmenter has seen: as test cases they prove nothing. Without an outline, the segmenters of the "
+            "folds that have not seen them draw the tumour.",
             "unknown": "The case of {} is not known, so the model may have seen it. Give a cohort table.",
         }  # fmt: skip
-        return tuple(sentences[word].format(listed(names)) for word, names in of.items() if names)
+        return tuple(
+            text.format(listed(of[word])) for word, text in sentences.items() if word in of
+        )
+
+    def worded(self, words: Callable[[str], str]) -> "Answers":
+        """The answers with other words for what a reader can do, as flags for names of parameters.
+
+        Args:
+            words: a sentence in place of another.
+        """
+
+        def say(row: Answer) -> Answer:
+            return replace(row, reason=words(row.reason), notes=tuple(map(words, row.notes)))
+
+        return replace(
+            self,
+            predictor=replace(self.predictor, notes=tuple(map(words, self.predictor.notes))),
+            slides=tuple(map(say, self.slides)),
+            cases=tuple(map(say, self.cases)),
+            new=replace(self.new, notes=tuple(map(words, self.new.notes))),
+        )
 
     def write_csv(self, path: Path) -> None:
         """Write the rows; numbers in full precision, probabilities in columns ``p_<class>``."""
@@ -133,6 +166,7 @@ class Answers:
             "known_cases": predictor.reader.n_cases,
             "performance": predictor.performance,
             "promise": self.promise,
+            "record": predictor.reader.record,
             "notes": [*predictor.notes, *self.new.notes, *self.warnings()],
             "answers": rows,
         }
@@ -175,10 +209,9 @@ def predict_slides(
         table: rows that say which case each slide belongs to, with the clinical columns a model may read.
     """
     known = {row.slide: row for row in table}
-    rescans = predictor.rescans(slides.bags)
     new = {
-        name: replace(_new_slide(predictor, slides, name, known), rescans=rescans.get(name, ()))
-        for name in slides.bags
+        name: _with_tiles(slide, slides, name)
+        for name, slide in zip(slides.bags, new_slides(predictor, slides.bags, table), strict=True)
     }
     grouped: dict[str, list[NewSlide]] = {}
     for one in new.values():
@@ -213,20 +246,13 @@ def predict_slides(
     )
 
 
-def _new_slide(
-    predictor: Predictor, slides: NewSlides, name: str, table: Mapping[str, Row]
-) -> NewSlide:
-    """A slide with its case, by the table, the study or its bag."""
-    bag = slides.bags[name]
-    line = table.get(bag.slide)
-    case = (line.case if line else "") or predictor.names.get(bag.slide, "") or bag.case
-    return NewSlide(
-        bag=bag,
-        case=case,
-        mask=slides.masks.get(name, _region(bag)),
+def _with_tiles(slide: NewSlide, slides: NewSlides, name: str) -> NewSlide:
+    """A slide with how its tiles were chosen."""
+    return replace(
+        slide,
+        mask=slides.masks.get(name, _region(slide.bag)),
         segmented=slides.segmented.get(name),
         own=slides.own.get(name, {}),
-        other=line.other if line else {},
     )
 
 

@@ -6,55 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from features.bags.bag import Bag, recipe_differences
-from features.bags.store import recipe_differences as describe_differences
-from features.recipe import SEGMENTED, VOLUME
-from mil.answers.reading import FitAnswer, Reader, reader_class
+from features.bags.bag import Bag
+from mil.answers.masks import chosen_otherwise, misfit
+from mil.answers.reading import FitAnswer, Reader
 from mil.data.case import Row
 from mil.data.names import patient_of
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import read_table
-from mil.errors import FitError, RunError
-from mil.evaluation.display import Table
+from mil.errors import FitError
 from mil.learning.fitted import FittedModel, predict
+from mil.likeness.fold_reference import FoldReference
 from mil.likeness.hidden import Veil, hidden, hidden_case
 from mil.likeness.reference import SlideReference
 from mil.likeness.rescans import Rescan
-from mil.runs.run import Run
-from mil.runs.slide_reference import reference_of_run
-
-# What decides which tiles a bag has, and not what their features are.
-CHOOSES_TILES = {
-    "annotation_origin", "classes", "exclude", "min_coverage", "min_tumour_of_tissue", "region",
-    "segmenter_sha256",
-}  # fmt: skip
-
-
-# How tiles may be chosen otherwise than those of training slides; nothing is promised of such answers.
-ALL_TISSUE = "The model learnt from tumour, and this is all tissue: nothing is promised."
-BY_SEGMENTER = "The model learnt from drawn tumour; a segmenter drew this: nothing is promised."
-OTHER_SEGMENTER = (
-    "Another segmenter than that of the training slides chose the tiles: nothing is promised."
-)
-OUTLINE = "outline of a segmenter"  # a mask: of an annotation whose classes say that
-OUTLINED = (
-    "A segmenter drew this outline, and it does not say which cases that has seen: nothing is promised. Once "
-    "you have corrected it, give it the class of a drawing in QuPath."
-)
-OTHER_REGION = (
-    "Tiles were chosen in another way than those of training slides: nothing is promised."
-)
-NO_PICTURES = (
-    "No pictures of the training slides are known: one that was scanned again, or saved again with loss, is "
-    "not recognised."
-)
-LOST_SEGMENTERS = (
-    "The segmenters of the run's folds are not there: an earlier version made it, or they were removed. "
-    "Nothing is promised of raw slides, whose tiles are chosen in another way."
-)
-UNPROMISED = (ALL_TISSUE, BY_SEGMENTER, OTHER_SEGMENTER, OUTLINED, OTHER_REGION)
-SAME_WEIGHTS = {"weights"}  # the name of their file; what they are, weights_sha256 tells
-
 
 FitKey = tuple[int, int]  # the repeat and the fold
 BagOfFit = Callable[["Fit"], Bag]
@@ -69,6 +33,7 @@ class Fit:
         model: the fit.
         hides: whether its cases are named by fingerprints, as in a package.
         segmenter: the file of the segmenter that selects its tiles, where every fit has one of its own.
+        weights: the file of the backbone that embeds its tiles, likewise.
     """
 
     repeat: int
@@ -76,6 +41,12 @@ class Fit:
     model: FittedModel
     hides: bool = False
     segmenter: Path | None = None
+    weights: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """As a fold is named in the folders of a run."""
+        return f"r{self.repeat}-f{self.fold}"
 
     @property
     def key(self) -> FitKey:
@@ -101,6 +72,7 @@ class Predictor:
         fits: one per fold and repeat of a cross-validation, or the one trained on all cases.
         reader: reads their answers against predictions out of fold.
         reference: of the training slides; None where their bags are gone.
+        by_fold: how far slides lie from each other by the backbone of each fit; None where all share one.
         reads_tiles: whether it answers from tiles; a model of clinical columns does not.
         cases: the case of each training slide, and of each patient in the barcode of one, by fingerprint.
         names: the case of each training slide in plain words; empty in a package.
@@ -129,6 +101,7 @@ class Predictor:
     reading: TableReading = AS_WRITTEN
     notes: tuple[str, ...] = ()
     veil: Veil | None = None
+    by_fold: FoldReference | None = None
 
     def hide(self, case: str) -> str:
         """The fingerprint of a case, as this predictor's are named."""
@@ -163,10 +136,27 @@ class Predictor:
         """How the model's own bags were made."""
         return self.fits[0].model.recipe
 
+    def tumour_classes(self, segmenter: Path | None = None) -> tuple[str, ...]:
+        """The annotation classes that are tumour to it; to its segmenters, where it learnt from their masks.
+
+        Args:
+            segmenter: the file of one, where the fits have none of their own.
+        """
+        if not self.recipe.get("classes") and (file := self.fits[0].segmenter or segmenter):
+            from features.lowpower.segmenter import read_segmenter_card  # imports every backbone
+
+            return read_segmenter_card(file)[0].classes
+        return tuple(self.recipe.get("classes", ()))
+
     @property
     def segments(self) -> bool:
         """Whether every fit has a segmenter of its own, which selects the tiles of a new slide."""
         return all(fit.segmenter for fit in self.fits)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether every fit has a backbone of its own, which embeds a new slide for it."""
+        return all(fit.weights for fit in self.fits)
 
     @property
     def readout(self) -> Any:
@@ -225,27 +215,35 @@ class Predictor:
             if not known & fit.seen and bag.sources.isdisjoint(fit.model.trained_on_slides)
         )
 
-    def suit(self, bag: Bag) -> tuple[Bag, str]:
+    def suit(self, bag: Bag, fit: FitKey | None = None) -> tuple[Bag, str]:
         """A bag that the fits can read, and how its tiles were chosen otherwise than theirs; empty if alike.
+
+        Args:
+            bag: of a new slide.
+            fit: the one that reads it; all of them if not given.
 
         Raises:
             FitError: its features were made in another way, or lie in regions of other classes.
         """
-        differing = set(recipe_differences(self.recipe, bag.recipe)) - SAME_WEIGHTS
-        region, other = self.recipe.get("region"), bag.recipe.get("region")
-        allowed = {"annotation_origin", "segmenter_sha256"}
-        if refused := differing - (allowed if region == other else CHOOSES_TILES):
-            changes = describe_differences(self.recipe, bag.recipe) or ", ".join(sorted(refused))
-            raise FitError(
-                f"{bag.slide}: the bag does not suit model {self.model} ({changes}). Extract the slide with "
-                "the settings the model's bags were made with."
-            )
-        how = ""
-        if region != other:
-            how = {"tissue": ALL_TISSUE, SEGMENTED: BY_SEGMENTER}.get(str(other), OTHER_REGION)
-        elif "segmenter_sha256" in differing:
-            how = OTHER_SEGMENTER
-        return replace(bag, recipe=self.recipe), how
+        learnt = next((f.model.recipe for f in self.fits if f.key == fit), self.recipe)
+        if problem := misfit(learnt, bag.recipe):
+            raise FitError(f"{bag.slide}: the bag does not suit model {self.model} {problem}")
+        return replace(bag, recipe=learnt), chosen_otherwise(learnt, bag.recipe)
+
+    def distance(self, bag: Bag, own: Mapping[FitKey, Bag], fits: Sequence[Fit]) -> float | None:
+        """How far a slide lies from training slides by backbones of folds; None where all fits share one.
+
+        Args:
+            bag: of the slide.
+            own: by fit, the bag of its backbone.
+            fits: those that are asked.
+        """
+        if self.by_fold is None:
+            return None
+        keys = {fit.key for fit in fits}
+        return self.by_fold.ratio(
+            [own.get(fit.key, bag) if fit.key in keys else None for fit in self.fits]
+        )
 
     def answers(
         self, fits: Sequence[Fit], bags: Sequence[BagOfFit], other: Mapping[str, str]
@@ -269,130 +267,3 @@ class Predictor:
             mean = {n: sum(values[n] for values in of_slides) / len(bags) for n in of_slides[0]}
             answers.append(FitAnswer(fit.repeat, fit.fold, mean))
         return answers
-
-
-def predictor_of_run(run: Run, model: str = "") -> Predictor:
-    """The predictor of a run: the ensemble of a cross-validation's fits, or the model trained on all cases.
-
-    Args:
-        run: finished.
-        model: its name; of a cross-validation the best one if not given.
-
-    Raises:
-        RunError: the run is not finished, or has no such model.
-        FitError: a fit is missing.
-    """
-    if run.cross_validated:
-        return _of_cross_validation(run, model)
-    if run.command != "train":
-        raise RunError(
-            f"{run.path} is no cross-validation and no trained model. Predict with one of these."
-        )
-    name = model or run.models[0]
-    run.require_model(name)
-    fit = Fit(0, 0, run.load(name))
-    reader = reader_class(run.task).of_run(fit.model.readout, None, name)
-    return _predictor(run, name, (fit,), reader, "", ())
-
-
-def _of_cross_validation(run: Run, model: str) -> Predictor:
-    from mil.evaluation.judge import evaluate
-
-    run.require_finished()
-    predictions = run.predictions()
-    able = [name for name in run.models if name in predictions.models]
-    notes: tuple[str, ...] = ()
-    if not model:
-        evaluation = evaluate(predictions.select(able))
-        model = evaluation.best().model
-        if len(able) > 1:
-            notes = (
-                f"Model {model}: the best of {len(able)} in {run.path}, so that its figures flatter it.",
-            )
-    notes += _segmenter_notes(run)
-    members = run.ensemble(model)
-    fits = tuple(
-        Fit(fold.repeat, fold.index, member, segmenter=_existing(run.fold_segmenter(fold)))
-        for fold, member in zip(run.folds, members, strict=True)
-    )
-    reader = reader_class(run.task).of_run(fits[0].model.readout, predictions, model)
-    performance = _performance(evaluate(predictions.select([model])).tables()[0])
-    return _predictor(run, model, fits, reader, performance, notes)
-
-
-def _segmenter_notes(run: Run) -> tuple[str, ...]:
-    """A remark where a run segmented in each fold and has no segmenter left.
-
-    Raises:
-        RunError: only some are left.
-    """
-    files = [run.fold_segmenter(fold) for fold in run.folds]
-    missing = [file for file in files if not file.is_file()]
-    if not run.settings.segments or not missing:
-        return ()
-    if len(missing) < len(files):
-        raise RunError(f"{missing[0]}: no such file. Put it back, or make the run again.")
-    return (LOST_SEGMENTERS,)
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
-
-
-def _predictor(
-    run: Run,
-    model: str,
-    fits: tuple[Fit, ...],
-    reader: Reader,
-    performance: str,
-    notes: tuple[str, ...],
-) -> Predictor:
-    from mil.heads.registry import reads_table
-
-    reference, note = reference_of_run(run)
-    of_slides = fits[0].model.recipe.get("region") != VOLUME  # voxels tell volumes apart
-    if reference is not None and of_slides and not any(reference.structures):
-        note = NO_PICTURES
-    return Predictor(
-        source=run.path,
-        title=run.title,
-        task=run.task.name,
-        model=model,
-        reading=run.settings.reading,
-        fits=fits,
-        reader=reader,
-        reference=reference,
-        reads_tiles=not reads_table([model]),
-        cases=_slide_cases(run.cases),
-        names=run.cases,
-        bags=_bag_cases(run, reference),
-        performance=performance,
-        notes=(*notes, *([note] if note else [])),
-    )
-
-
-def _performance(table: Table) -> str:
-    """The first row of a table of models, as one line."""
-    cells = zip(table.header[1:], table.rows[0][1:], strict=True)
-    return ", ".join(f"{name} {value}" for name, value in cells)
-
-
-def _slide_cases(cases: Mapping[str, str]) -> dict[str, str]:
-    """The case of each slide, and of each patient whose barcode a slide bears, by fingerprint."""
-    patients = {
-        hidden_case(slide): hidden_case(case) for slide, case in cases.items() if patient_of(slide)
-    }
-    return patients | {hidden(slide): hidden_case(case) for slide, case in cases.items()}
-
-
-def _bag_cases(run: Run, reference: SlideReference | None) -> dict[str, str]:
-    """The case, by fingerprint, of each training bag and of each slide that one was made of."""
-    cases = {
-        sha256: hidden_case(run.cases[slide])
-        for slide, sha256 in run.bags.items()
-        if slide in run.cases
-    }
-    if reference is not None:
-        for case, sources in zip(reference.cases, reference.sources, strict=True):
-            cases |= dict.fromkeys(sources, case)
-    return cases

@@ -57,6 +57,11 @@ class Reader(ABC):
         """What the candidates were worth in made cohorts, in one sentence; empty if that was not tried."""
         return ""
 
+    @property
+    def record(self) -> str:
+        """How the known cases fared, each read as a new one, in sentences; empty where that is not known."""
+        return ""
+
     @classmethod
     @abstractmethod
     def of_run(cls, readout: "Readout", predictions: "Predictions | None", model: str) -> Self:

@@ -212,7 +212,7 @@ class Run(ExplainedRun):
         """
         from mil.answers.card import card_of_run
         from mil.answers.package import write_package
-        from mil.answers.predictor import predictor_of_run
+        from mil.answers.run_predictor import predictor_of_run
 
         predictor = predictor_of_run(self, model)
         card = card_of_run(self, predictor)

@@ -22,6 +22,8 @@ class NewFiles(TypedDict, total=False):
 
     Attributes:
         annotations: folder with the slides' annotations.
+        classes: annotation classes to read as those the model learnt from, where slides or bags name the same
+            tissue otherwise.
         segmenter: the file of a segmenter, for slides without annotations.
         weights: the backbone's weights file, if the model's bags were made with one.
         slide_mpp: micrometres per level-0 pixel, where the slides do not say.
@@ -30,6 +32,7 @@ class NewFiles(TypedDict, total=False):
     """
 
     annotations: StrPath
+    classes: Sequence[str]
     segmenter: StrPath
     weights: str
     slide_mpp: float
@@ -73,7 +76,7 @@ def predict_slides(
         for row in answers.slides:
             print(row.slide, row.outcome, row.candidates, row.reason)
     """
-    from mil.answers.gather import NewInputs
+    from mil.answers.new_inputs import NewInputs
     from mil.answers.package import open_predictor, places
     from mil.answers.predict import predict_inputs
     from mil.report.answers import write_answers
@@ -87,6 +90,7 @@ def predict_slides(
         slide_mpp=files.get("slide_mpp"),
         slide_mpp_force=files.get("slide_mpp_force"),
         annotations=as_path(files.get("annotations")),
+        classes=tuple(files.get("classes", ())),
         segmenter=as_path(files.get("segmenter")),
     )
     table = predictor.read_table(as_path(cohort))
@@ -148,7 +152,7 @@ def read_card(source: StrPath, model: str = "") -> str:
     """
     from mil.answers import package
     from mil.answers.card import card_of_run
-    from mil.answers.predictor import predictor_of_run
+    from mil.answers.run_predictor import predictor_of_run
 
     folder = Path(source)
     if package.is_package(folder):

@@ -65,13 +65,23 @@ class FoldReference:
                 by_slide.setdefault(slide, []).append(ratio)
         return max((float(np.median(ratios)) for ratios in by_slide.values()), default=float("nan"))
 
+    def ratio(self, bags: Sequence[Bag | None]) -> float:
+        """How far a slide lies from those of the run, in multiples of ``largest``.
+
+        Args:
+            bags: of the slide, by each fold's backbone; None for a fold that is not asked.
+        """
+        ratios = [
+            fold.trained.ratio(describe(bag))
+            for fold, bag in zip(self.folds, bags, strict=True)
+            if bag is not None
+        ]
+        return float(np.median(ratios)) / self.largest
+
     def compare(self, bags: Sequence[Bag]) -> Likeness:
         """How a slide compares with those of the run.
 
         Args:
             bags: of the slide, by each fold's backbone.
         """
-        ratios = [
-            fold.trained.ratio(describe(bag)) for fold, bag in zip(self.folds, bags, strict=True)
-        ]
-        return self.facts.compare(bags[0], ratio=float(np.median(ratios)) / self.largest)
+        return self.facts.compare(bags[0], ratio=self.ratio(bags))

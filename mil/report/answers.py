@@ -15,10 +15,9 @@ from features.progress import Progress, Silent
 from features.slides.slide import open_slide
 from features.tiles.quality import FLAGS
 from mil.answers.answer import ANSWERED, Answer
-from mil.answers.gather import FOLDS, SEGMENTER
 from mil.answers.maps import answer_map
+from mil.answers.masks import FOLDS, SEGMENTER, UNPROMISED
 from mil.answers.predict import Answers
-from mil.answers.predictor import UNPROMISED
 from mil.errors import FitError
 from mil.explanation.contact_sheet import extreme_tiles
 from mil.explanation.heatmap import draw_layers, scale_stops
@@ -138,10 +137,11 @@ def _scores(answers: Answers, row: Answer, bag: Bag) -> TileScores | None:
     if not row.has_values or not predictor.reads_tiles:
         return None
     with suppress(FitError):
-        read, _ = predictor.suit(bag)
         known = row.predicted in predictor.readout.classes
         fits = answers.relations[row.case].fits
-        return answer_map(fits, read, row.predicted if known else None)
+        read, _ = predictor.suit(bag, fits[0].key)
+        own = {key: predictor.suit(one, key)[0] for key, one in answers.own_bags(row).items()}
+        return answer_map(fits, read, row.predicted if known else None, own)
     return None
 
 

@@ -57,3 +57,19 @@ def in_units(time: float | None, unit: str) -> str:
 def join_names(names: Sequence[str]) -> str:
     """Names in a sentence: ``a, b and c``."""
     return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + [names[-1]])
+
+
+def sentence(text: str, name: str = "") -> str:
+    """The text with a capital and a full stop; a name at its start, as of a slide or a file, stays as it is.
+
+    Args:
+        text: not empty.
+        name: of the slide that it is about.
+
+    Example:
+        >>> sentence("too few tiles"), sentence("case-7.svs: no tile.")
+        ('Too few tiles.', 'case-7.svs: no tile.')
+    """
+    is_name = bool(name and text.startswith(name)) or not text.split()[0].isalpha()
+    start = text if is_name else text[0].upper() + text[1:]
+    return start if start.endswith(".") else f"{start}."

@@ -50,6 +50,7 @@ def _environment() -> Environment:
         count=formats.count,
         correct=formats.correct,
         p_value=format_p,
+        sentence=formats.sentence,
         image=image,
         time=formats.in_units,
         without_note=lambda estimate: replace(estimate, note=""),

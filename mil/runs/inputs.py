@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from features.bags.bag import Bag, read_bag
-from features.errors import AnnotationError, BackboneError, BagError, NoTiles, SarcomilError
+from features.bags.store import Outcome
+from features.errors import (
+    AnnotationError,
+    BackboneError,
+    BagError,
+    NoTiles,
+    NoTissue,
+    SarcomilError,
+)
 from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
 from features.recipe import NO_PLACES, SEGMENTED, VOLUME, Recipe
@@ -86,7 +94,8 @@ def extract_slides(
     """Extract slides by the recipe of a model: inside annotations, what a segmenter finds, or all tissue.
 
     Returns:
-        Why some could not be extracted, by slide; ``NoTiles`` where none of a slide's tissue suits.
+        Why some could not be extracted, by slide; ``NoTiles`` where none of a slide's tissue suits, and
+        ``NoTissue`` where it has none.
 
     Raises:
         BackboneError: the weights file is not given.
@@ -98,10 +107,14 @@ def extract_slides(
     jobs = [replace(job, fixed=True) for job in slides]
     settings = recipe_from(recipe, weights, store)
     return {
-        outcome.slide: (NoTiles if outcome.empty else FitError)(outcome.reason)
+        outcome.slide: _error_of(outcome)(outcome.reason)
         for outcome in extract(jobs, settings, store, progress=progress or Silent())
         if outcome.status in ("failed", "excluded")
     }
+
+
+def _error_of(outcome: Outcome) -> type[SarcomilError]:
+    return NoTissue if outcome.blank else NoTiles if outcome.empty else FitError
 
 
 def check_inputs(

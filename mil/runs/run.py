@@ -312,9 +312,8 @@ class Run(RunFacts):
         if self.settings.finetunes:
             raise RunError(
                 f"{self.path} fine-tuned a backbone in each fold: its models read different features and are "
-                "no ensemble over one bag store. They can be tested on external cases; to answer for new "
-                "slides, cross-validate on bags of one backbone. Slides of external cases, with labels, are "
-                "embedded by every backbone (external_validation)."
+                "no ensemble over one bag store. New slides are embedded by every backbone, to be answered "
+                "(predict_slides), or judged with their labels (external_validation)."
             )
         return self.fits(model)
 

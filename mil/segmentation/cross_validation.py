@@ -1,13 +1,14 @@
 """Judge a segmenter on cases it has not seen, next to colour alone and to all tissue."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from features.lowpower.segmenter import Segmenter
 from features.progress import Progress, Silent
 from mil.data.splits import Fold
+from mil.segmentation.evaluation import fold_evaluation
 from mil.segmentation.learner import TISSUE, Learner, Probability, probabilities
 from mil.segmentation.scores import Mask, MaskScores, score_case
 from mil.segmentation.slides import ReadSlide
@@ -77,6 +78,17 @@ def cross_validate(
                         masks.setdefault(method, {})[slide.name] = mask
             advance(0 if learner.has_unet else 1)
     return OutOfFold(slides, masks)
+
+
+def judged(segmenter: Segmenter, tested: Sequence[ReadSlide]) -> Segmenter:
+    """The segmenter with how well it finds the tumour of slides that it has not seen, in its card."""
+    masks: dict[str, dict[str, Mask]] = {}
+    for slide in tested:
+        for method, mask in masks_of(segmenter, slide).items():
+            masks.setdefault(method, {})[slide.name] = mask
+    kind = segmenter.card.kind
+    evaluation = fold_evaluation(OutOfFold(tested, masks).scores(), kind)
+    return replace(segmenter, card=replace(segmenter.card, evaluation=evaluation))
 
 
 def masks_of(segmenter: Segmenter, slide: ReadSlide) -> dict[str, Mask]:

@@ -83,10 +83,9 @@ class SegmentEvaluation:
     def estimate(self, method: str, name: str) -> Estimate:
         """The mean of a share over cases, with 95 % limits."""
         values = np.array(self.values(method, name))
-        if len(values) < 2:
-            value = float(values[0]) if len(values) else None
-            return Estimate(value, None, None, "none", "fewer than two cases")
-        return mean_interval(values)
+        if not len(values):
+            return Estimate(None, None, None, "none", "fewer than two cases")
+        return _mean_of(values)
 
     def worst(self, method: str) -> MaskScores:
         """The case with the lowest Dice."""
@@ -125,6 +124,38 @@ class SegmentEvaluation:
             },
             "differences": [asdict(pair) for pair in self.comparisons()],
         }
+
+
+def fold_evaluation(scores: Sequence[MaskScores], kind: str) -> dict[str, Any]:
+    """What the card of a fold's segmenter says of the cases that its fold tests; empty without a Dice."""
+    own = [s for s in scores if s.method == kind and not math.isnan(s.dice)]
+    dice = {s.case: {"dice": s.dice, "full": s.full} for s in own}
+    return {**SegmentEvaluation(scores, kind).to_json(), "by_case": dice} if dice else {}
+
+
+def pool_evaluations(evaluations: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
+    """The Dice over the cases of all folds, as ``SegmentEvaluation.to_json`` has it; empty without any.
+
+    Args:
+        evaluations: of the folds, as of ``fold_evaluation``; a case of several repeats counts once.
+        kind: of their segmenters.
+    """
+    scores = [one for evaluation in evaluations for one in evaluation.get("by_case", {}).items()]
+    if not scores:
+        return {}
+    drawn_in_full = [one for one in scores if one[1]["full"]]
+    by_case: dict[str, list[float]] = {}
+    for case, score in drawn_in_full or scores:  # as those that are judged on all cases
+        by_case.setdefault(case, []).append(score["dice"])
+    dice = np.array([np.mean(values) for values in by_case.values()])
+    return {"methods": {kind: {"dice": asdict(_mean_of(dice)), "cases": len(dice)}}}
+
+
+def _mean_of(values: NDArray[np.float64]) -> Estimate:
+    """The mean of shares with 95 % limits; without limits of one case."""
+    if len(values) < 2:
+        return Estimate(float(values[0]), None, None, "none", "fewer than two cases")
+    return mean_interval(values)
 
 
 def paired_difference(

@@ -7,6 +7,7 @@ cases and selects the tiles of its slides anew: seconds, where a backbone that i
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from features.bags.bag import Bag, read_bag, write_bag
 from features.bags.select import TISSUE, select_tiles
@@ -23,7 +24,7 @@ from mil.data.splits import Fold
 from mil.errors import CohortError, FitError
 from mil.evaluation.predictions import Predictions, concat
 from mil.learning.crossval import Fitter, cross_validate
-from mil.segmentation.cross_validation import has_tumour
+from mil.segmentation.cross_validation import has_tumour, judged
 from mil.segmentation.folds import case_folds
 from mil.segmentation.learner import Learner, probabilities, tumour_ratio, with_reference
 from mil.segmentation.slides import DrawnSlide, ReadSlide, check_negatives
@@ -141,7 +142,8 @@ def fold_cohort(
     train = train_slides(work.cohort, fold, annotated)
     segmenter = work.learner.fit(train)
     if work.keep:
-        _write_segmenter(work.keep(fold), with_reference(segmenter, train))
+        tested = [slide for slide in annotated if slide.case in fold.test]
+        _write_segmenter(work.keep(fold), judged(with_reference(segmenter, train), tested))
     masks = _train_regions(work, train)
     by_name = {slide.name: slide for slide in slides}
     cases = []
@@ -247,9 +249,11 @@ def selected(
     try:
         return select_tiles(bag, region, recipe, **seen), True
     except BagError:
-        merged = {name: tuple(sorted({*getattr(bag, name), *new})) for name, new in seen.items()}
-        whole = replace(bag, recipe={**bag.recipe, **recipe}, request_sha256="", **merged)  # type: ignore[arg-type]
-        return whole, False
+        merged: dict[str, Any] = {
+            name: tuple(sorted({*getattr(bag, name), *new})) for name, new in seen.items()
+        }
+        merged["recipe"] = {**bag.recipe, **recipe}
+        return replace(bag, request_sha256="", tumour_of_tissue=0.0, **merged), False
 
 
 def tumour_map(segmenter: Segmenter, slide: ReadSlide, bag: Bag) -> TumourMap:

@@ -10,7 +10,7 @@ import pytest
 
 from features.backbones.network_recipe import NetworkRecipe
 from features.bags.bag import write_bag
-from features.errors import NoTiles
+from features.errors import NoTiles, NoTissue
 from features.extraction.jobs import SlideJob
 from features.files.checksum import fingerprint
 from features.lowpower.segmenter import (
@@ -21,12 +21,14 @@ from features.lowpower.segmenter import (
     save_segmenter,
 )  # fmt: skip
 from mil.answers.card import card_of_run, describe_segmenter
-from mil.answers.gather import NewInputs, NewSlides, _choose_mask, gather_slides
+from mil.answers.gather import NewSlides, _choose_mask, gather_slides
 from mil.answers.maps import answer_map
+from mil.answers.masks import OUTLINE
+from mil.answers.new_inputs import NewInputs
 from mil.answers.package import CARD, SEGMENTER, open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
-from mil.answers.predictor import OUTLINE, predictor_of_run
 from mil.answers.risks import RiskReader
+from mil.answers.run_predictor import predictor_of_run
 from mil.data.case import Row
 from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.classification.recalibration import temperature
@@ -226,6 +228,130 @@ def test_the_outline_of_a_segmenter_that_comes_back_is_no_drawing(run, predictor
         inputs = NewInputs(inputs=(), annotations=tmp_path)
         job = SlideJob(slide="s", files=(tmp_path / "s.svs",))
         assert _choose_mask(tuned, inputs, job) == mask
+
+
+def test_an_outline_of_a_known_case_is_not_called_unknown(run, predictor):
+    slide = next(iter(run.cases))
+    stranger = replace(made_bag("stranger", n_tiles=12), recipe=run.recipe)
+    new = replace(
+        slides_of(run.bag(slide), stranger), masks=dict.fromkeys((slide, "stranger"), OUTLINE)
+    )
+    outlined, unknown = predict_slides(predictor, new).warnings()
+    assert f"The study knows the cases of {slide}, but their outlines do not say" in outlined
+    assert unknown.startswith("The case of stranger is not known")
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "reason"),
+    [
+        ("all tissue", NoTissue("s: none. Look."), "no tissue is found on it"),
+        ("segmenters", NoTissue("s: none. Look."), "no tissue is found on it"),
+        ("segmenters", NoTiles("s"), "no tile lies in what a fold's segmenter marks as tumour"),
+        ("segmenter", NoTiles("s"), "no tile lies in what the segmenter marks as tumour"),
+        ("annotations", NoTiles("s"), "no tile lies inside its annotation"),
+        ("all tissue", NoTiles("s"), "its tissue is smaller than a tile"),
+    ],
+)
+def test_every_reason_to_have_no_tile_is_told_apart(predictor, mask, error, reason):
+    new = replace(slides_of(s=error), masks={"s": mask})
+    [row] = predict_slides(predictor, new).slides
+    assert (row.outcome, row.reason) == ("abstained", f"nothing to answer from: {reason}")
+
+
+def drawn_predictor(run, predictor, **recipe):
+    drawn = {
+        **run.recipe,
+        "region": "annotations",
+        "classes": ["Tumor"],
+        "exclude": ["Ignore*"],
+        **recipe,
+    }
+    sha256 = fingerprint(drawn)
+    fits = tuple(
+        replace(f, model=replace(f.model, recipe=drawn, recipe_sha256=sha256))
+        for f in predictor.fits
+    )
+    return replace(predictor, fits=fits), drawn
+
+
+def test_another_name_of_the_same_class_is_read_where_the_user_says_so(run, predictor, tmp_path):
+    drawing, drawn = drawn_predictor(run, predictor)
+    own = {**drawn, "classes": ["Tumour region"]}
+    write_bag(tmp_path / "s.h5", made_bag("s", n_tiles=12, recipe=own))
+    inputs = NewInputs(inputs=(tmp_path / "s.h5",))
+    [row] = predict_slides(drawing, gather_slides(drawing, inputs, tmp_path / "bags")).slides
+    assert row.outcome == "failed"
+    assert "(classes ['Tumor'] -> ['Tumour region'])" in row.reason
+    assert row.reason.endswith(
+        "Or set classes to those of the bag, if they are the same tissue by another name."
+    )
+    for classes, outcome in ((("Tumour region",), True), (("Normal",), False)):
+        chosen = replace(inputs, classes=classes)
+        new = gather_slides(drawing, chosen, tmp_path / "bags")
+        [row] = predict_slides(drawing, new).slides
+        assert (row.has_values, row.is_promised) == (outcome, True), row.reason
+        assert (
+            any("Tissue of class Tumour region is read as Tumor" in n for n in new.notes) is outcome
+        )
+
+
+def test_slides_are_read_by_the_classes_of_the_run_or_those_that_are_named(
+    run, predictor, tmp_path, monkeypatch
+):
+    classes = []
+
+    def extract(_jobs, recipe, *_arguments, **_options):
+        classes.append(tuple(recipe["classes"]))
+        return {"s": FitError("no")}
+
+    monkeypatch.setattr("mil.answers.gather.extract_slides", extract)
+    (tmp_path / "s.svs").touch()
+    write_geojson(tmp_path / "s.geojson", feature(box_ring(0, 0, 9, 9), classification="Normal"))
+    drawing, _ = drawn_predictor(run, predictor, classes=["*Sarcoma"])
+    segmenting, _ = drawn_predictor(run, predictor, region="segmented", classes=[])
+    file = tmp_path / "segmenter.safetensors"
+    card = replace(segmenter_card(), classes=("Lesion",))
+    save_segmenter(file, Segmenter(card=card, colour=CellHead(np.ones(3, np.float32), 0.0)))
+    fits = tuple(replace(fit, segmenter=file) for fit in segmenting.fits)
+    inputs = NewInputs(inputs=(tmp_path / "s.svs",), annotations=tmp_path)
+    for one in (drawing, replace(segmenting, fits=fits), replace(segmenting, segmenter=file)):
+        gather_slides(one, inputs, tmp_path / "bags")
+        gather_slides(one, replace(inputs, classes=("Normal",)), tmp_path / "bags")
+    assert classes == [
+        ("*Sarcoma",),
+        ("Normal",),
+        ("Lesion",),
+        ("Normal",),
+        ("Lesion",),
+        ("Normal",),
+    ]
+
+
+def test_a_bag_of_another_region_is_refused_for_its_scale_and_not_for_its_region(run, predictor):
+    drawing, drawn = drawn_predictor(run, predictor, annotation_origin="auto", min_coverage=0.6)
+    tissue = {**drawn, "region": "tissue", "classes": [], "exclude": [], "annotation_origin": None}
+    bag = made_bag("s", n_tiles=12, recipe={**tissue, "min_coverage": 0.3, "mpp": 0.31})
+    [row] = predict_slides(drawing, slides_of(bag)).slides
+    assert row.reason == (
+        f"s: the bag does not suit model abmil (mpp {drawn['mpp']} -> 0.31). Extract the slide with the "
+        "settings the model's bags were made with."
+    )
+
+
+def test_words_of_the_reader_stand_in_every_file(predictor, tmp_path):
+    new = slides_of(made_bag("a", n_tiles=12), broken=FitError("case 7.svs: Set slide_mpp to it."))
+    new = replace(new, names=("a", "case 7", "b"), unusable={
+        "case 7": new.unusable["broken"], "b": FitError("its scale is unknown"),
+    }, notes=("slide_mpp is said.",))  # fmt: skip
+    answers = predict_slides(predictor, new).worded(lambda text: text.replace("slide_mpp", "--mpp"))
+    files = write_answers(answers, tmp_path / "p.csv")
+    for file in files:
+        assert "slide_mpp" not in (text := file.read_text())
+        assert "case 7.svs: Set --mpp to it." in text  # a name keeps its first letter
+    assert "Its scale is unknown." in text
+    assert "--mpp is said." in text
+    assert predictor.reader.record in text
+    assert json.loads(files[1].read_text())["record"] == predictor.reader.record
 
 
 def test_every_slide_and_every_case_has_a_row(predictor):

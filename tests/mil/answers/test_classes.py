@@ -67,6 +67,40 @@ def test_with_nine_cases_of_every_class_each_class_is_judged_by_its_own():
     )
 
 
+def test_the_record_counts_known_cases_read_as_new_ones():
+    rng = np.random.default_rng(7)
+    n, repeats = 23, 2
+    truth = rng.integers(0, 3, n)
+    p = softmax(1.5 * rng.normal(size=(repeats, n, 3)) + 2 * np.eye(3)[truth])
+    folds = np.stack([rng.permutation(np.arange(n) % 4) for _ in range(repeats)])
+    known = known_of(truth, p, folds)
+    reader = ClassReader(NAMES, CLASSES, known)
+    single = right = best = 0
+    sure = []
+    for i in range(n):
+        others = np.arange(n) != i
+        rest = KnownCases(
+            tuple(np.array(known.names)[others]), truth[others], folds[:, others], p[:, others]
+        )
+        new = [
+            FitAnswer(r, int(folds[r, i]), dict(zip(NAMES, p[r, i], strict=True)))
+            for r in range(repeats)
+        ]
+        reading = ClassReader(NAMES, CLASSES, rest).read(new)
+        single += len(reading.candidates) == 1
+        right += reading.candidates == (CLASSES[truth[i]],)
+        best += max(reading.values, key=reading.values.get) == NAMES[truth[i]]
+        sure.append(max(reading.values.values()))
+    assert 0 < right < single < best < n  # so that each number can go wrong
+    assert reader.record == (
+        f"Each of the 23 known cases, read as a new one by the fits that had not seen it: a single answer "
+        f"for {single}, right for {right} of them. The most probable one had a probability of "
+        f"{np.mean(sure):.2f} on average, and was the true one for {best} ({best / n:.2f})."
+    )
+    assert ClassReader.from_json(reader.to_json()).record == reader.record
+    assert ClassReader(NAMES, CLASSES, None).record == ""
+
+
 def test_what_is_predicted_is_in_the_set():
     rng = np.random.default_rng(5)
     truth = np.repeat([0, 1, 2], 9)

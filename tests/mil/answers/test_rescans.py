@@ -10,7 +10,7 @@ from mil.answers.card import card_of_run
 from mil.answers.gather import NewSlides
 from mil.answers.package import read_package, write_package
 from mil.answers.predict import predict_slides
-from mil.answers.predictor import NO_PICTURES, predictor_of_run
+from mil.answers.run_predictor import NO_PICTURES, predictor_of_run
 from mil.errors import RunError
 from mil.likeness.hidden import COST, hidden
 from mil.likeness.reference import load_reference, save_reference

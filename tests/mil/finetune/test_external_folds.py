@@ -16,7 +16,7 @@ from features.backbones.registry import load_backbone
 from features.bags.bag import read_bag
 from features.errors import InputError
 from features.extraction.embed import preprocess
-from mil.answers.predictor import predictor_of_run
+from mil.answers.run_predictor import predictor_of_run
 from mil.data.cohort import assemble
 from mil.data.table import read_table
 from mil.errors import FitError, LeakageError, RunError
@@ -282,7 +282,7 @@ def test_what_cannot_be_read_is_refused_with_a_remedy(place, run, store, tmp_pat
             run, "abmil", table, tmp_path / "another", slides=slides_in(place / "new")
         )
     with pytest.raises(
-        RunError, match=r"can be tested on external cases; to answer for new slides"
+        RunError, match=r"backbone in each fold on folders of tiles.*\(external_validation\)"
     ):
         predictor_of_run(run, "abmil")
 

@@ -22,7 +22,8 @@ from features.lowpower.segmenter import (
 from features.lowpower.slide_maps import maps_kept
 from features.recipe import Recipe
 from features.regions.annotations import read_annotations
-from mil.answers.gather import NewInputs, _extract_and_outline
+from mil.answers.gather import _extract_and_outline
+from mil.answers.new_inputs import NewInputs
 from mil.data.cohort import load_cohort
 from mil.data.splits import Fold
 from mil.errors import LeakageError
@@ -178,7 +179,8 @@ def test_new_slides_are_segmented_once_for_their_tiles_and_their_outlines(
     apply_segmenter(alone, jobs_of_paths(files), tmp_path / "alone")
     find = Segmenter.tumour_map
     monkeypatch.setattr(Segmenter, "tumour_map", lambda *args: read.append(args[1]) or find(*args))
-    predictor = SimpleNamespace(recipe=read_bag(stores / "all" / "case-1.h5").recipe, backbone=None)
+    recipe = read_bag(stores / "all" / "case-1.h5").recipe
+    predictor = SimpleNamespace(recipe=recipe, backbone=None, embeds=False)
     new = NewInputs(inputs=tuple(files), segmenter=file)
     failed, outlined = _extract_and_outline(
         predictor, jobs_of_paths(files), tmp_path / "bags", tmp_path / "new", new, None

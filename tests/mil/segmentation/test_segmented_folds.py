@@ -13,14 +13,16 @@ from features.bags.bag import read_bag
 from features.extraction.extract import Embedder
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.extraction.run import extract_jobs
-from features.lowpower.segmenter import read_segmenter_card
+from features.lowpower.segmenter import load_segmenter, read_segmenter_card
 from features.progress import Silent
 from mil.answers.card import card_of_run
 from mil.answers.fold_masks import _mean
-from mil.answers.gather import NewInputs, _choose_mask, gather_slides
+from mil.answers.gather import _choose_mask, gather_slides
+from mil.answers.masks import OTHER_SEGMENTER
+from mil.answers.new_inputs import NewInputs
 from mil.answers.package import read_package, write_package
 from mil.answers.predict import predict_slides
-from mil.answers.predictor import LOST_SEGMENTERS, OTHER_SEGMENTER, predictor_of_run
+from mil.answers.run_predictor import LOST_SEGMENTERS, predictor_of_run
 from mil.data.cohort import load_cohort
 from mil.data.splits import Fold, split_cases
 from mil.errors import CohortError, FitError, RunError
@@ -29,6 +31,7 @@ from mil.runs.cross_validation import Computing, Plan
 from mil.runs.record import NewRun
 from mil.runs.run import open_run
 from mil.segmentation import per_fold
+from mil.segmentation.application import apply_segmenter
 from mil.segmentation.cases import SegmentConfig, SegmentedPipeline
 from mil.segmentation.learner import read_for, tumour_ratio, with_reference
 from mil.segmentation.per_fold import train_slides
@@ -140,10 +143,39 @@ def test_the_run_answers_for_its_own_slides_as_it_was_judged_and_promises_sets(
             assert answer.values["p_a"] == pytest.approx(table.p_a[case], abs=1e-6)
     without = answers.slides[-1]
     assert (without.slide, without.outcome) == ("case-6", "abstained")
-    assert "no tile of it lies in tissue inside the mask" in without.reason
+    assert without.reason.endswith("no tile lies in what a fold's segmenter marks as tumour")
     outlined = {path.stem for path in new.outlines.glob("*.geojson")}
     assert outlined == {f"case-{n}" for n in (2, 3, 4, 5, 6)}  # to be looked at, tumour or not
     assert not (new.outlines.parent / "cells").exists()
+
+
+def test_the_outline_of_a_known_case_is_of_the_fold_that_has_not_seen_it(result, study, tmp_path):
+    predictor = predictor_of_run(open_run(result.run.path), "simpleshot")
+    [a, b] = result.run.folds
+    files = [study.folder / "slides" / f"{case}.tiff" for case in (*a.test, *b.test, "case-1")]
+    new = gather_slides(predictor, NewInputs(inputs=tuple(files)), tmp_path / "new")
+    for fold in (a, b):
+        segmenter = load_segmenter(result.run.fold_segmenter(fold))
+        for case in fold.test:
+            job = SlideJob(slide=case, files=(study.folder / "slides" / f"{case}.tiff",))
+            [own] = apply_segmenter(segmenter, [job], tmp_path / fold.name)
+            assert new.segmented[case].tumour_mm2 == pytest.approx(own.tumour_mm2, rel=0.02)
+            assert not new.segmented[case].trained_on_it
+            drawn = (new.outlines / f"{case}.geojson").read_text()
+            assert drawn == (tmp_path / fold.name / f"{case}.geojson").read_text()
+    assert new.segmented["case-1"].trained_on_it  # no fold has left it out
+
+
+def test_a_share_of_tumour_that_no_case_of_the_run_had_is_noted(result):
+    predictor = predictor_of_run(open_run(result.run.path), "simpleshot")
+    shares = predictor.reference.tumour_of_tissue
+    assert ((shares > 0.05) & (shares < 1)).all()
+    fold = result.run.folds[0]
+    bag = read_bag(result.run.fold_store(fold) / f"{fold.test[0]}.h5")
+    assert bag.tumour_of_tissue in shares.tolist()
+    little = replace(bag, tumour_of_tissue=shares.min() / 20)
+    assert not [n for n in predictor.reference.compare(bag).notes if "of its tissue" in n]
+    assert [n for n in predictor.reference.compare(little).notes if "of its tissue" in n]
 
 
 def test_what_is_called_tumour_lies_as_far_from_what_was_learnt_by_cells_as_by_pixels(
@@ -180,7 +212,19 @@ def test_packed_segmenters_name_nobody_and_another_in_their_place_promises_nothi
         before, _ = read_segmenter_card(run.fold_segmenter(fold))
         assert len(inside.trained_on) == len(before.trained_on) == 2 + len(fold.train)
         assert not {*inside.trained_on, *inside.reference_cases} & {*before.trained_on}
-    assert OTHER_SEGMENTER not in (own / "CARD.md").read_text()
+        assert inside.evaluation == {}
+        assert set(before.evaluation["by_case"]) == set(fold.test)
+    by_case = [
+        score
+        for fold in run.folds
+        for score in read_segmenter_card(run.fold_segmenter(fold))[0].evaluation["by_case"].values()
+    ]
+    dice = [score["dice"] for score in by_case if score["full"]]
+    assert 1 < len(dice) < len(by_case)
+    text = (own / "CARD.md").read_text()
+    assert f"Dice {np.mean(dice):.2f} (" in text
+    assert f"over {len(dice)} cases that it had not seen" in text
+    assert OTHER_SEGMENTER not in text
     file = run.fold_segmenter(run.folds[0])
     other = write_package(predictor, card, tmp_path / "other", segmenter=file).path
     assert OTHER_SEGMENTER in (other / "CARD.md").read_text()
