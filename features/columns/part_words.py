@@ -54,6 +54,11 @@ SETS = re.compile(
     "|conjunto|insieme|subconjunto|cohorte?|coorte|coorti|zbior|выборка)s?|cv|kohorten?|lot"
     "|.*(?:kohorte|cohorte?|datensatz|dataset|subset|kollektiv|数据集|データセット|コホート|区分|分组|队列|데이터셋|코호트).*"
 )
+# Those of them under which codes such as 1 and 2 are hardly anything but parts.
+CODED = re.compile(
+    "(?:data|daten)?split(?:s|ting)?|sets?|subsets?|partition(?:s|ing)?|teilmengen?|aufteilung|jeux?|ensemble"
+    "|conjuntos?|subconjuntos?|insiemi|insieme|zbior|podzial|выборка|.*区分"
+)
 # Those that say as often something else: arms of a trial, genotypes, sides.
 GROUPS = frozenset((
     "allocation", "assignment", "aufteilung", "data", "daten", "donnees", "datos", "dati", "dados", "groep",

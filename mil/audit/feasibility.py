@@ -9,6 +9,7 @@ from mil.data.columns import note_declared, note_times, odd_cells
 from mil.data.patients import note_blocks
 from mil.data.splits import split_cases
 from mil.data.table import split_train_test
+from mil.data.twins import note_twins
 from mil.errors import CohortError, MilError
 from mil.evaluation.auc_intervals import newcombe_auc
 from mil.evaluation.intervals import wilson
@@ -51,7 +52,9 @@ def summarise_cases(
         )
     if blocks := note_blocks(row.case for row in rows):
         summary.warnings.append(blocks)
-    summary.warnings.extend([*odd_cells(rows), *note_times(rows), *note_declared(rows)])
+    summary.warnings.extend(
+        [*note_twins(rows), *odd_cells(rows), *note_times(rows), *note_declared(rows)]
+    )
     labelled = {row.case: row for row in rows if row.label}
     usable = {row.case: row for row in rows if row.label and row.slide in ready}
     slides = Counter(Counter(row.case for row in rows).values())

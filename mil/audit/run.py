@@ -21,6 +21,7 @@ from mil.data.duplicates import lookalikes
 from mil.data.names import matching
 from mil.data.patients import note_blocks
 from mil.data.splits import Fold, split_cases
+from mil.data.twins import note_twins
 from mil.errors import MilError, RunError
 from mil.evaluation.display import format_p, state_p
 from mil.runs.run import Run
@@ -266,7 +267,8 @@ def _add_columns(summary: Summary, cohort: Cohort) -> None:
     """Names and columns of the table that say what only the outcome can say, or cannot be read."""
     if blocks := note_blocks(cohort.names):
         summary.warnings.append(blocks)
-    summary.warnings.extend([*odd_cells(cohort.cases), *note_times(cohort.cases)])
+    for notes in (note_twins, odd_cells, note_times):
+        summary.warnings.extend(notes(cohort.cases))
     telling = telling_columns(cohort.cases, cohort.cases[0].other)
     n_columns = len(cohort.cases[0].other)
     summary.facts["columns"] = (

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from features.columns.spelling import plain_header
 from features.summary import listed
 from mil.data.case import Case, Row
 from mil.data.following import ENOUGH, parts_times, ranks_with, tells_event
+from mil.data.mixed_units import find_mixed_units
 from mil.data.names import spelt_alike
 from mil.data.outcomes import EVENT
 from mil.data.spoilt import code_among
@@ -117,35 +118,65 @@ def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) ->
     notes = []
     for name in (rows[0].other if names is None else names) if rows else ():
         cells = [row.other[name] for row in rows]
-        column = read_numbers(cells)
-        if column and column.odd:
-            odd = listed([f"{cells[i]!r} ({_name_of(rows[i])})" for i in column.odd])
-            notes.append(
-                f"Column {name} holds numbers but for {odd}, which count as missing. Correct them in the "
-                "table, or write words in every cell."
-            )
-        if column and column.limits:
-            limits = listed([f"{cells[i]!r} ({_name_of(rows[i])})" for i in column.limits])
-            first = column.limits[0]
-            notes.append(
-                f"Column {name} holds {limits}, which say more or less than a number: each counts as that "
-                f"number, {cells[first]!r} as {column.values[first]:g}."
-            )
+        if column := read_numbers(cells):
+            notes += _note_inexact(name, column, cells, rows)
         if pair := alike_words(cells):
             notes.append(
                 f"Column {name} holds {pair[0]!r} and {pair[1]!r}, which differ in spelling only and count "
                 "as two. Write them alike if they are the same."
             )
-        codes = sentinels(column.values) if column else []
-        if column and not codes and (ages := _note_ages(name, column, rows)):
-            notes.append(ages)
-        if codes:
-            coded = listed([f"{cells[i]} ({_name_of(rows[i])})" for i in codes])
-            notes.append(
-                f"Column {name} holds {coded}, far from its other numbers: often a code "
-                "for a missing value. Leave these cells empty if it is one."
-            )
+        if column and (note := _note_far(name, column, cells, rows)):
+            notes.append(note)
     return notes
+
+
+def _note_inexact(
+    name: str, column: Numbers, cells: Sequence[str], rows: Sequence[Row | Case]
+) -> Iterator[str]:
+    """Remarks on cells of a column of numbers that are none, or say more or less than one."""
+    if column.odd:
+        odd = listed([f"{cells[i]!r} ({_name_of(rows[i])})" for i in column.odd])
+        yield (
+            f"Column {name} holds numbers but for {odd}, which count as missing. Correct them in the "
+            "table, or write words in every cell."
+        )
+    if column.limits:
+        limits = listed([f"{cells[i]!r} ({_name_of(rows[i])})" for i in column.limits])
+        first = column.limits[0]
+        yield (
+            f"Column {name} holds {limits}, which say more or less than a number: each counts as that "
+            f"number, {cells[first]!r} as {column.values[first]:g}."
+        )
+
+
+def _note_far(name: str, column: Numbers, cells: Sequence[str], rows: Sequence[Row | Case]) -> str:
+    """A remark on numbers that are a code, no age, or in another unit than the others; empty without any."""
+    if codes := sentinels(column.values):
+        coded = listed([f"{cells[i]} ({_name_of(rows[i])})" for i in codes])
+        return (
+            f"Column {name} holds {coded}, far from its other numbers: often a code "
+            "for a missing value. Leave these cells empty if it is one."
+        )
+    return _note_ages(name, column, rows) or _note_units(f"Column {name}", column.values, rows)
+
+
+def _note_units(what: str, values: Sequence[float], rows: Sequence[Row | Case]) -> str:
+    """A remark on numbers that seem to be in another unit than the others; empty without any.
+
+    A case with several slides has one number.
+    """
+    first = {_case_of(row): i for i, row in reversed([*enumerate(rows)])}
+    places = sorted(first.values())
+    mixed = find_mixed_units([values[i] for i in places])
+    if mixed is None:
+        return ""
+    listing = listed([f"{values[places[i]]:g} ({_name_of(rows[places[i]])})" for i in mixed.places])
+    times = f"{mixed.factor} times the scale" if mixed.larger else f"1/{mixed.factor} of the scale"
+    return (
+        f"{what} holds {listing}, beside numbers from {mixed.least:g} to {mixed.most:g}: perhaps at {times}, "
+        "as millimetres beside centimetres, shares beside percentages, or a slip of typing. Correct these "
+        "cells if so."
+    )
 
 
 def alike_words(cells: Sequence[str]) -> tuple[str, str] | None:
@@ -167,11 +198,13 @@ def _note_ages(name: str, column: Numbers, rows: Sequence[Row | Case]) -> str:
 
 
 def note_times(rows: Sequence[Row | Case]) -> list[str]:
-    """A remark on times that look like a code for a missing value; none of cases without follow-up."""
+    """A remark on times that look like a code for a missing value, or another unit; none of other cases."""
     timed = [row for row in rows if row.time is not None]
-    codes = sentinels([row.time for row in timed if row.time is not None])
+    times = [row.time for row in timed if row.time is not None]
+    codes = sentinels(times)
     if not codes:
-        return []
+        units = _note_units("The column of times", times, timed)
+        return [units] if units else []
     cases = listed([_name_of(timed[i]) for i in codes])
     return [
         f"The time of {cases} is {timed[codes[0]].time:g}, far from all others: often a code for a missing "
@@ -194,13 +227,17 @@ def sentinels(values: Sequence[float]) -> list[int]:
     return [i for i, v in codes.items() if (v < 0 <= low) or (v > 0 and v >= FAR * max(high, 1))]
 
 
+def _case_of(row: Row | Case) -> str:
+    return row.case if isinstance(row, Row) else row.name
+
+
 def _name_of(row: Row | Case) -> str:
     return f"line {row.line}" if isinstance(row, Row) else row.name
 
 
 def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str:
     present = [cell for cell in cells if cell]
-    rows = "numbers or names the cases" if _numbers_rows(name, present) else ""
+    rows = "numbers or names the cases" if numbers_rows(name, present) else ""
     if all(case.time is None for case in cases):
         labels = [case.label for case in cases]
         return "is the label in other words" if _is_recoded(cells, labels) else rows
@@ -220,7 +257,7 @@ def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str
     return "tells the events" if tells_event(cells, event) else rows
 
 
-def _numbers_rows(name: str, present: Sequence[str]) -> bool:
+def numbers_rows(name: str, present: Sequence[str]) -> bool:
     """Whether a column names each case, or counts the rows."""
     distinct = len(set(present)) == len(present) > 1
     if not distinct:

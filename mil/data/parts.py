@@ -8,7 +8,9 @@ from features.columns.part_words import (
     AMBIGUOUS,
     AMINO_ACIDS,
     ARMS,
+    CODED,
     FILLERS,
+    GROUPS,
     LEFT_OUT,
     NEGATIONS,
     RESULTS,
@@ -17,11 +19,19 @@ from features.columns.part_words import (
     STUDY,
     TAKEN,
 )
+from features.columns.spelling import plain_header
+from features.summary import listed
 from mil.data.case import Row
 from mil.data.values import FALSE_WORDS, TRUE_WORDS, is_missing
 from mil.errors import CohortError
 
 MOST_WORDS = 4  # of a cell that names a part; more are a remark
+CODE = re.compile(r"(?:[a-z]{1,6}[-_ ]?)?(?:[0-4]|i{1,3}|[a-d]|[tv])")  # 2, set 2, II, B
+CODE_WORDS = frozenset(("code", "coded", "de", "id", "nr", "no", "number", "type"))
+MOST_CODES = 4  # training, validation, test and external cases
+FOLDS = re.compile(
+    "(?:cv|outer|test)?folds?(?:id|nr|no|number|index|k)?|cv(?:split|set|part)|kfold"
+)
 LETTERS = re.compile(r"[^\W\d_]{2}")
 FOLDER = re.compile(r"[^/\\]+(?=[/\\])")
 PATH = re.compile(r".*[/\\].*(?:[/\\].*|\.\w{2,6})")  # a/b/c, a/b.svs; Val/Met is none
@@ -62,6 +72,12 @@ def check_columns(
                 "are not trained on. If it says something else, keep it and add a column split with train in "
                 "each row."
             )
+        if codes := coded_parts(name, cells):
+            raise CohortError(
+                f"{source}: column {name!r} may say by codes which cases are for testing: it holds "
+                f"{listed(codes)}. Name it split, with train or test in each row. If it says something else, "
+                "keep it and add a column split with train in each row."
+            )
         if places := _left_out_places(name, cells):
             raise CohortError(
                 f"{source}: column {name!r} seems to say which cases are left out ({cells[places[0]]!r} on "
@@ -76,9 +92,9 @@ def tested_places(header: str, cells: Sequence[str]) -> list[int]:
     known = {word for word in words if not is_missing(word)}
     if (marks := marks_of(header)) is not None and known and known <= TRUE_WORDS | FALSE_WORDS:
         return [i for i, word in enumerate(words) if (word in TRUE_WORDS) == marks]
-    kinds = _header_kinds(header)
-    is_either = "train" in kinds and {"test", "valid"} & kinds and marks_of(header) is not None
-    if is_either and len(known) == 2:  # train_test over 1 and 2: one of them is for testing
+    if (
+        _is_either(header) and len(known) == 2
+    ):  # train_test over 1 and 2: one of them is for testing
         return [i for i, word in enumerate(words) if word != words[0]]
     if not LETTERS.search("\n".join(cells)):
         return []
@@ -94,6 +110,42 @@ def tested_places(header: str, cells: Sequence[str]) -> list[int]:
     return []
 
 
+def coded_parts(header: str, cells: Sequence[str], *, doubtful: bool = False) -> list[str]:
+    """The codes of a column that may say which cases are for testing, as 1 and 2 under set; none of others.
+
+    So may -1 among the numbers of folds.
+
+    Args:
+        header: of the column.
+        cells: of the column.
+        doubtful: look for headers under which codes are as often something else, as cohort, instead.
+    """
+    codes = sorted({cell.strip().removesuffix(".0") for cell in cells if not is_missing(cell)})
+    if FOLDS.fullmatch(plain_header(header)):
+        numbers = all(re.fullmatch(r"-1|\d\d?", code) for code in codes)
+        return codes if numbers and "-1" in codes and len(codes) > 2 and not doubtful else []
+    words = [word for word in words_of(header) if not word.isdigit()]
+    naming = [word for word in words if SETS.fullmatch(word)]
+    rest = {*words} - {*naming} - FILLERS - GROUPS - CODE_WORDS
+    is_either = _is_either(header)
+    if not (naming or is_either) or any(not kinds_of(word) for word in rest):
+        return []
+    is_clear = is_either or any(map(CODED.fullmatch, naming)) or bool(rest)
+    if is_clear == doubtful or not 1 < len(codes) <= MOST_CODES or len(codes) == len(cells):
+        return []
+    return codes if all(CODE.fullmatch(code.casefold()) for code in codes) else []
+
+
+def note_codes(source: str, columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Remarks on columns whose codes may say which cases are for testing, and as often something else."""
+    return [
+        f"{source}: column {name!r} holds {listed(codes)}. If that says which cases are for testing, name it "
+        "split, with train or test in each row."
+        for name, cells in columns.items()
+        if (codes := coded_parts(name, cells, doubtful=True))
+    ]
+
+
 def trained_places(header: str, cells: Sequence[str]) -> list[int]:
     """The places of the cells that mark their cases as trained on, beside others that are for testing."""
     tested = {*tested_places(header, cells)}
@@ -103,6 +155,12 @@ def trained_places(header: str, cells: Sequence[str]) -> list[int]:
     if marks_of(header) is not None and {"test", "train"} & _header_kinds(header):
         return others
     return [i for i in others if _kind(cells[i], header)[0] == "train"]
+
+
+def _is_either(header: str) -> bool:
+    """Whether a header names both training and testing."""
+    kinds = _header_kinds(header)
+    return "train" in kinds and bool({"test", "valid"} & kinds) and marks_of(header) is not None
 
 
 def _header_kinds(header: str) -> set[str]:

@@ -1,7 +1,6 @@
 """The study's table: one row per slide, read and checked."""
 
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,15 @@ from features.slides.names import slide_name
 from mil.data.case import Row
 from mil.data.headers import COHORT, COHORT_ELSE, first_column, match_columns, matches_any
 from mil.data.names import NUMBER, check_spelling, find_column, matching
-from mil.data.parts import check_columns, check_parts
+from mil.data.parts import FOLDS, check_columns, check_parts, note_codes
 from mil.data.patients import check_patients, group_cases
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.spoilt import check_written
+from mil.data.unusable import note_unusable
 from mil.data.values import doubtful_word, read_number, without_missing
 from mil.errors import CohortError
 
-FOLDS = re.compile(
-    "(?:cv|outer|test)?folds?(?:id|nr|no|number|index|k)?|cv(?:split|set|part)|kfold"
-)
 TRAIN = ("", "train", "training", "development")  # what column split may say
 TEST = ("test", "testing", "external", "held-out", "holdout")
 
@@ -44,7 +41,7 @@ def read_table(
     sheet = read_sheet(path)
     sheet = _without_twins(sheet)
     columns = _match_columns(path, sheet.header)
-    _check_parts(path, sheet, columns)
+    remarks = [*_check_parts(path, sheet, columns), *_note_unusable(path, sheet, columns)]
     names = [name for key, name in columns.items() if key != "mpp"]
     sheet = with_decimal_points(sheet, set(sheet.header) - {*names})
     doubts = _check_doubtful(path, sheet, columns, reading)
@@ -64,15 +61,18 @@ def read_table(
         check_written(str(path), name, (getattr(row, name) for row in rows), meant)
     _check_rows(path, rows)
     if notify:
-        for note in (*sheet.notes, *doubts):
+        for note in (*sheet.notes, *doubts, *remarks):
             notify(note)
     return tuple(rows)
 
 
-def _check_parts(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> None:
-    """Refuse a column that tells training from test rows under another name, where split says nothing."""
+def _check_parts(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> list[str]:
+    """Refuse a column that tells training from test rows under another name, where split says nothing.
+
+    Remarks on columns that may do so.
+    """
     if "split" in columns and any(line[columns["split"]] for _, line in sheet.lines):
-        return
+        return []
     own = {columns[name] for name in columns if name not in ("slide", "site")}
     names = {columns[name]: name for name in ("slide", "site") if name in columns}
     cells = {
@@ -81,6 +81,17 @@ def _check_parts(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> None:
         if column not in own
     }
     check_columns(str(path), cells, [number for number, _ in sheet.lines], to_judge=True)
+    return note_codes(path.name, cells)
+
+
+def _note_unusable(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> list[str]:
+    """Remarks on rows that a further column says are not to be used."""
+    cells = {
+        column: [line[column] for _, line in sheet.lines]
+        for column in sheet.header
+        if column not in columns.values()
+    }
+    return note_unusable(path.name, cells, [line[columns["slide"]] for _, line in sheet.lines])
 
 
 def _check_known(path: Path, rows: Sequence[Row], reading: TableReading) -> None:

@@ -159,7 +159,8 @@ def number_in(text: str, unit: str) -> float:
 def _exact_number(text: str, unit: str) -> float:
     number = read_number(text)
     if not unit or math.isfinite(number):
-        return number
+        # .45 among percentages may be a share.
+        return math.nan if unit == "%" and 0 < number < 1 else number
     digits, own = read_unit(text)
     factor = factor_between(own, unit)
     return read_number(digits) * factor if factor else math.nan

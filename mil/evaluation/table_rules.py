@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
+from features.summary import listed
 from mil.data.names import NUMBER, check_spelling
 from mil.data.outcomes import read_event
-from mil.data.parts import tested_places, trained_places
+from mil.data.parts import coded_parts, tested_places, trained_places
 from mil.data.patients import shared_patient
 from mil.data.values import is_missing
 from mil.errors import CohortError, PredictionsError
@@ -100,4 +101,10 @@ def check_parts(source: object, columns: Mapping[str, list[str]]) -> None:
                 f"({cells[places[0]]!r} in row {places[0] + 1} below the header). The others were trained "
                 "on, and do not tell how good a model is: keep the rows for testing, or remove the column if "
                 "it says something else."
+            )
+        if codes := coded_parts(name, cells):
+            raise PredictionsError(
+                f"{source}: column {name!r} may say by codes which rows are for testing: it holds "
+                f"{listed(codes)}. Keep the rows for testing alone. If it numbers the folds, call it fold; "
+                "if it says something else, remove it."
             )

@@ -3,6 +3,7 @@
 import pytest
 
 from mil.data.case import Row
+from mil.data.parts import coded_parts
 from mil.data.table import rows_to_judge, split_train_test, training_rows
 from mil.errors import CohortError
 
@@ -94,8 +95,67 @@ def test_a_column_that_leaves_rows_out_is_refused(column, cells, left_out):
 
 
 @pytest.mark.parametrize(
+    ("column", "cells", "codes"),
+    [
+        ("set", ["1", "2", "1", "1"], "1, 2"),
+        ("Set", ["0", "1", "2", "0"], "0, 1, 2"),
+        ("data split", ["1.0", "0.0", "1.0"], "0, 1"),
+        ("split_code", ["1", "3", "2", ""], "1, 2, 3"),
+        ("subset", ["A", "A", "B"], "A, B"),
+        ("partition", ["set 1", "set 2", "set 2"], "set 1, set 2"),
+        ("SET", ["T", "V", "T"], "T, V"),
+        ("Teilmenge", ["I", "II", "I"], "I, II"),
+        ("jeu de données", ["1", "2", "2"], "1, 2"),
+        ("conjunto", ["1", "1", "2"], "1, 2"),
+        ("データ区分", ["1", "2", "2"], "1, 2"),
+        ("train_val_test", ["0", "1", "2", "0"], "0, 1, 2"),
+        ("train/test set", ["1", "2", "9", "1"], ""),
+        ("fold", ["0", "1", "-1", "0"], "-1, 0, 1"),
+        ("kfold", ["-1", "0", "1", "2"], "-1, 0, 1, 2"),
+    ],
+)  # fmt: skip
+def test_codes_that_may_tell_test_rows_are_asked(column, cells, codes):
+    assert ", ".join(coded_parts(column, cells)) == codes
+    if codes:
+        with pytest.raises(
+            CohortError, match="may say by codes which cases are for testing"
+        ) as error:
+            split_train_test(rows_with(column, cells))
+        assert f"column {column!r} may say by codes" in str(error.value)
+        assert f"it holds {codes}. Name it split" in str(error.value)
+    assert len(split_train_test(rows_with(column, cells, split="train"))[0]) == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [("cohort", ["1", "2", "1"]), ("Kohorte", ["A", "B", "B"]), ("dataset", ["0", "1", "2", "1"])],
+)
+def test_codes_that_may_tell_test_rows_and_more_often_something_else_are_noted(
+    tmp_path, column, cells
+):
+    table, notes = tmp_path / "cohort.csv", []
+    lines = [f"p{i},s{i},{cell}" for i, cell in enumerate(cells)]
+    table.write_text("\n".join([f"case,slide,{column}", *lines]) + "\n")
+    assert len(training_rows(table, notes.append)) == len(cells)
+    [note] = notes
+    assert note.startswith(f"cohort.csv: column {column!r} holds {', '.join(sorted({*cells}))}. If")
+    table.write_text(table.read_text().replace(column, "ward"))
+    training_rows(table, notes.append)
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize(
     ("column", "cells"),
     [
+        ("set", ["1", "2", "3"]),  # another of each row
+        ("set", ["1", "1", ""]),
+        ("set", ["1", "2", "3", "4", "5", "1"]),
+        ("sets of chromosomes", ["1", "2", "1"]),
+        ("gene set score", ["1", "2", "1"]),
+        ("mindset", ["1", "2", "1"]),
+        ("onset", ["0", "1", "1"]),
+        ("split thickness", ["1", "2", "1"]),
+        ("folds", ["-1", "1", "1"]),
         ("fold", ["1", "2", "3"]),
         ("split_seed", ["0", "1", "0"]),
         ("cohort", ["Bonn", "Testaccio", "St. Valentin", "TCGA"]),

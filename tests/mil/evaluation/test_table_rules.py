@@ -104,6 +104,16 @@ def test_rows_that_were_trained_on_are_not_judged(tmp_path, column, cells, n):
         assert len(read_any_tables([path])[0].table) == 3
 
 
+def test_codes_that_may_tell_rows_that_were_trained_on_are_asked(tmp_path):
+    names = ["k1", "k2", "k3"]
+    for column in ("subset", "Split"):
+        path = classes(tmp_path, names, further=(column, ["1", "2", "1"]))
+        with pytest.raises(PredictionsError, match=f"column '{column}' may say by codes .* 1, 2"):
+            read_any_tables([path])
+    path = classes(tmp_path, names, further=("fold", ["1", "2", "1"]))
+    assert read_any_tables([path])[0].table["fold"].tolist() == [1, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("head", "events"),
     [
