@@ -120,6 +120,11 @@ def _read(name: str, files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
     volume = _read_file(files, recipe)
     if volume.modality:
         return volume
+    if recipe.suv and "PT" in named_modalities(name):
+        raise VolumeError(
+            f"{files.path.name} says neither dose nor weight, so that no SUV can be computed of {name}. Give "
+            "its DICOM series; or leave out suv, which takes the values of all files as they are."
+        )
     named = named_modalities(name)
     if len(named) > 1 and ("MR" not in named or name in recipe.n4):
         kinds = " or ".join(KIND_NAMES.get(one, one) for one in named)
@@ -135,7 +140,7 @@ def _read_file(files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
     one_file = path.is_file() and not is_image_file(path) and is_dicom(path)
     if one_file and text(read_header(path), "Modality") == "RTDOSE":
         return read_dose(path, allow=recipe.allow)
-    return read_volume(path, files.series, allow=recipe.allow)
+    return read_volume(path, files.series, allow=recipe.allow, suv=recipe.suv)
 
 
 def _registered(volumes: dict[str, Volume], first: str) -> dict[str, Volume]:

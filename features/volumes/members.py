@@ -15,6 +15,7 @@ from features.volumes.headers import lenient, text
 SCALED = ("RescaleIntercept", "RescaleSlope")
 MEASURED = ("CT", "MR", "PT", "NM")
 SUV = ("GML", "CM2ML")  # by weight, and by surface
+NO_SUV = "values of PET are in"
 ALIKE: tuple[tuple[str, str, str], ...] = (  # that all files of a series have in common
     ("PatientID", "patients", "Leave the files of one of them."),
     ("Modality", "modalities", "Leave the files of one of them."),
@@ -66,7 +67,7 @@ def notes_of(members: Members) -> tuple[str, ...]:
             notes.append("stored values are taken as HU, as files of CT state no RescaleIntercept")
         if modality == "PT" and units and units not in SUV:
             notes.append(
-                f"values of PET are in {units}, no SUV: between patients they differ by dose and weight too"
+                f"{NO_SUV} {units}, no SUV: between patients they differ by dose and weight too"
             )
     return tuple(notes)
 

@@ -93,6 +93,13 @@ class VolumeRecipe:
             "help": "Modality whose bias field is corrected first (N4, for MRI); repeatable."
         },
     )
+    suv: bool = field(
+        default=False,
+        metadata={
+            "help": "Values of PET as standardised uptake by body weight (SUV), by dose, weight and times in "
+            "its DICOM files, for windows as PET=0:10; files that do not say enough are refused."
+        },
+    )
     allow: tuple[Allowance, ...] = field(
         default=(),
         metadata={
@@ -164,8 +171,9 @@ class VolumeRecipe:
         return parsed
 
     def to_json(self) -> dict[str, Any]:
-        """As bags record it."""
+        """As bags record it; what is not asked for and was not known earlier is left out."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in vars(self).items()
+            if key != "suv" or value
         }

@@ -24,7 +24,7 @@ from features.volumes.headers import (
     text,
 )
 from features.volumes.image_files import is_image_file, read_image_file
-from features.volumes.members import notes_of, problem_of
+from features.volumes.members import NO_SUV, notes_of, problem_of
 from features.volumes.naming import sequence_name
 from features.volumes.pixels import read_planes
 from features.volumes.stacking import (
@@ -34,6 +34,7 @@ from features.volumes.stacking import (
     split_by_part,
     stack_planes,
 )
+from features.volumes.uptake import scale_to_suv
 from features.volumes.volume import AIR_HU, Volume, check_spacing, notes_on_spacing, turn_to_lps
 
 RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"  # measurements that no image was made of yet
@@ -330,26 +331,30 @@ def choose_series(path: Path, series: str = "") -> Series:
     )
 
 
-def read_series(series: Series, *, allow: Collection[Allowance] = ()) -> Volume:
+def read_series(series: Series, *, allow: Collection[Allowance] = (), suv: bool = False) -> Volume:
     """Read a series as a volume.
 
     Args:
         series: one of ``find_series``.
         allow: instead of an error, interpolate missing slices (``gaps``) or straighten those of a tilted
             gantry (``tilt``); a note says how many and by how much.
+        suv: values of PET as standardised uptake by body weight.
 
     Returns:
         The volume; its axes run to the patient's left, back and head as nearly as they can without a new
         value.
 
     Raises:
-        VolumeError: the series is not one volume, or a file cannot be read.
+        VolumeError: the series is not one volume, a file cannot be read, or SUV cannot be computed.
     """
     if not series.planes:
         return read_image_file(series.paths[0])
     stack = series.stack(allow)
     outside = AIR_HU if series.modality == "CT" else 0.0
     values, pixel_notes = read_planes(list(stack.planes), series.modality, outside)
+    units, suv_notes = {}, tuple[str, ...]()
+    if suv and series.modality == "PT":
+        units, suv_notes = {"units": "GML"}, scale_to_suv(values, stack.planes, series.name)
     values, grid, notes = fill_stack(stack, values, outside)
     values, grid, slice_axis = turn_to_lps(values, grid)
     return Volume(
@@ -361,22 +366,32 @@ def read_series(series: Series, *, allow: Collection[Allowance] = ()) -> Volume:
         slice_axis=slice_axis,
         facts={
             **dict(series.facts),
+            **units,
             "slices": len(stack.planes),
             "slice_spacing_mm": stack.step_mm,
         },
-        notes=(*series.notes, *notes, *pixel_notes, *notes_on_spacing(grid)),
+        notes=(
+            *(note for note in series.notes if not (units and note.startswith(NO_SUV))),
+            *notes,
+            *pixel_notes,
+            *suv_notes,
+            *notes_on_spacing(grid),
+        ),
     )
 
 
-def read_volume(path: Path, series: str = "", *, allow: Collection[Allowance] = ()) -> Volume:
+def read_volume(
+    path: Path, series: str = "", *, allow: Collection[Allowance] = (), suv: bool = False
+) -> Volume:
     """Read the one series of a folder, or the one that is named.
 
     Args:
         path: a folder or a file.
         series: UID, number, description or part, where there are several.
         allow: see ``read_series``.
+        suv: see ``read_series``.
 
     Raises:
         VolumeError: there is no series, there are several, or it cannot be read.
     """
-    return read_series(choose_series(path, series), allow=allow)
+    return read_series(choose_series(path, series), allow=allow, suv=suv)
