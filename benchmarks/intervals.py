@@ -21,6 +21,7 @@ from scipy.stats import binom, norm, ttest_1samp
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from benchmarks.auc_intervals import logit_delong_auc, macro_auc_interval
 from benchmarks.bootstrap import bca, case_weights, leave_one_out, percentile
 from benchmarks.table import print_table, save
 from mil.evaluation import auc_intervals as of_auc
@@ -63,11 +64,11 @@ def auc_intervals(cohorts: int) -> Iterator[Row]:
         for number in range(cohorts):
             score = rng.normal(size=len(positive)) + positive * norm.ppf(auc) * 2**0.5
             found = float(placements(positive, score)[0].mean())
-            error = float(np.sqrt(intervals.delong_variance(positive, score)))
+            error = float(np.sqrt(of_auc.delong_variance(positive, score)))
             plain = intervals.Interval(found - 1.96 * error, found + 1.96 * error, "")
             limits = (
                 of_auc.newcombe_auc(found, n_pos, n_neg),
-                of_auc.logit_delong_auc(positive, score),
+                logit_delong_auc(positive, score),
                 plain,
             )
             for into, each in zip(held.values(), limits, strict=True):
@@ -105,7 +106,7 @@ def noise_through_folds(cohorts: int) -> Iterator[Row]:
             for train, test in folds.split(x, truth):
                 p[test] = LogisticRegression().fit(x[train], truth[train]).predict_proba(x[test])
             limits = (
-                of_auc.macro_auc_interval(truth, p),
+                macro_auc_interval(truth, p),
                 of_auc.logit_delong_macro_auc(truth, [p]),
             )
             for into, each in zip(held.values(), limits, strict=True):

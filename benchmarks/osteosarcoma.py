@@ -42,11 +42,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.auc_intervals import macro_auc_interval
 from benchmarks.table import print_table, save
 from features.backbones.registry import load_backbone
 from features.tiles.folders import group_tiles
 from mil.data.case import Case
-from mil.evaluation.auc_intervals import macro_auc_interval
 from mil.evaluation.classification.metrics import macro_auc
 from mil.learning.training import fit_model
 from mil.settings import FitSettings

@@ -262,6 +262,60 @@ def test_a_task_that_is_named_is_found():
     assert sorted(names_of_tasks(ast.parse(code), task_names())) == [1, 2]
 
 
+# Called in a line of code that is handed to another process as text.
+USED_BY_NAME = {"serve"}
+
+
+def definitions(tree):
+    """(name, node) of what a file defines at its top; a function may be used by its decorator."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) or (
+            isinstance(node, ast.FunctionDef) and not node.decorator_list
+        ):
+            yield node.name, node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((target.id, node) for target in targets if isinstance(target, ast.Name))
+
+
+def words_used(node):
+    """Names that code reads, imports as another name, or has in a text that is one word or path."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load):
+            yield part.id
+        elif isinstance(part, ast.Attribute):
+            yield part.attr
+        elif isinstance(part, ast.ImportFrom):
+            yield from (alias.name for alias in part.names if alias.asname)
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield from re.findall(r"\w+", part.value if " " not in part.value else "")
+
+
+def unused(sources):
+    """Public names of these files that none of them uses outside their definition."""
+    trees = [ast.parse(source) for source in sources]
+    defined = {name: node for tree in trees for name, node in definitions(tree)}
+    used = {
+        word
+        for tree in trees
+        for node in tree.body
+        for word in words_used(node)
+        if defined.get(word) is not node
+    }
+    return sorted(name for name in defined if not name.startswith("_") and name not in used)
+
+
+def test_what_is_defined_is_used():
+    names = unused(path.read_text() for _, path in modules())
+    assert set(names) - USED_BY_NAME == set()
+    assert set(names) >= USED_BY_NAME, "an exception that is none"
+
+
+def test_what_only_calls_itself_is_found():
+    sources = ["def f():\n    return f()\n\nN = 3\n", "from m import f\nfrom m import N as M\n"]
+    assert unused(sources) == ["f"]
+
+
 FLAG = re.compile(r"(?<![\w-])--[a-z]|`mil [a-z]")
 
 

@@ -6,8 +6,7 @@ planning system (DVHSequence) are not read: their unit may be per cent of a pres
 Source: DICOM PS3.3, C.8.8.3 (RT dose), C.8.8.3.2 (offsets of the planes).
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from features.errors import VolumeError
 from features.volumes.allowances import Allowance
-from features.volumes.grid import resample
 from features.volumes.headers import Plane, lenient, number, numbers, planes_of, read_header, text
 from features.volumes.pixels import read_stored
 from features.volumes.stacking import axes_of
@@ -171,41 +169,3 @@ def _grid(plane: Plane, first_mm: float, step_mm: float, shape: tuple[int, ...])
         (float(origin[0]), float(origin[1]), float(origin[2])),
         np.stack([row, column, normal], axis=1),
     )
-
-
-def choose_dose(paths: Sequence[Path]) -> Path:
-    """The only dose of a folder.
-
-    Raises:
-        VolumeError: there is none, or there are several; they are not added unless that is asked for.
-    """
-    if len(paths) == 1:
-        return paths[0]
-    if not paths:
-        raise VolumeError("There is no RTDOSE file. Export the dose of the plan.")
-    lines = []
-    for path in paths:
-        header = read_header(path)
-        kind = text(header, "DoseSummationType") or "no summation type"
-        lines.append(f"  {path.name}: {kind}, {text(header, 'DoseComment') or 'no comment'}")
-    raise VolumeError(
-        f"There are {len(paths)} doses:\n"
-        + "\n".join(lines)
-        + "\nName the file of the one that is meant, as that of the whole plan (DoseSummationType PLAN)."
-    )
-
-
-def sum_doses(doses: Sequence[Volume]) -> Volume:
-    """The sum of doses of one frame of reference, on the grid of the first; 0 where one does not reach.
-
-    Raises:
-        VolumeError: their frames of reference differ or are unknown.
-    """
-    first = doses[0]
-    if len({dose.frame_of_reference for dose in doses}) > 1 or not first.frame_of_reference:
-        raise VolumeError(
-            "The doses lie in different or unknown frames of reference and cannot be added. Register them "
-            "first."
-        )
-    total = np.sum([resample(dose, first.grid).values for dose in doses], axis=0)
-    return replace(first.with_values(total, f"the sum of {len(doses)} doses"), series="")

@@ -205,19 +205,6 @@ def _at(
     return np.asarray(sitk.GetArrayFromImage(resampler.Execute(image)), dtype=np.float32)
 
 
-def isotropic_grid(grid: Grid, spacing_mm: float) -> Grid:
-    """A grid of equal steps in all directions over the extent of another, whose axes it keeps.
-
-    Args:
-        grid: the extent and the axes.
-        spacing_mm: of the new grid.
-
-    Raises:
-        VolumeError: the spacing is not above 0, or so fine that the volume would not fit into memory.
-    """
-    return grid_of_spacing(grid, (spacing_mm, spacing_mm, spacing_mm))
-
-
 def grid_of_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     """A grid of other steps over the extent of another, whose axes and centre it keeps.
 
@@ -226,7 +213,7 @@ def grid_of_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
         spacing_mm: along (x, y, z).
 
     Raises:
-        VolumeError: as for ``isotropic_grid``.
+        VolumeError: a spacing is not above 0, or so fine that the volume would not fit into memory.
     """
     if min(spacing_mm) <= 0:
         raise VolumeError(f"A grid of {spacing_mm} mm cannot be: spacing_mm must be above 0.")
@@ -272,14 +259,6 @@ def box_of(mask: Mask, margin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) 
 def whole_box(grid: Grid) -> Box:
     """All of a grid."""
     return Box((0, 0, 0), grid.shape)
-
-
-def clip_box(box: Box, grid: Grid) -> Box:
-    """The part of a box that lies on a grid."""
-    limits = list(zip(box.start, box.stop, grid.shape, strict=True))
-    start = [min(max(first, 0), size) for first, _, size in limits]
-    stop = [min(max(last, 0), size) for _, last, size in limits]
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
 def square_box(box: Box, side: int) -> Box:

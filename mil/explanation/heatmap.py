@@ -7,15 +7,12 @@ from functools import cache
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LogNorm, Normalize, SymLogNorm, to_hex
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from mil.explanation.scores import TileScores
-from mil.figures.saving import png_bytes
 
 # Attention relative to a uniform share. The same limits for every slide and model: stretched to each
 # slide's own range, a flat map would show hot spots that are not there.
@@ -29,35 +26,6 @@ SIGNED_COLOURS = colormaps["coolwarm"]
 SIGNED_TICKS = {x: f"{x:+g}" if x else "0" for x in (-64, -16, -4, -1, 0, 1, 4, 16, 64)}
 OPACITY = 0.6
 BLANK_PX = 512  # longer side of the canvas where the bag has no thumbnail
-
-
-def draw_heatmap(
-    scores: TileScores,
-    *,
-    caption: str = "",
-    width_px: int = 900,
-    picture: Image.Image | None = None,
-) -> bytes:
-    """Draw tile scores over the slide's thumbnail, with a colour bar.
-
-    Args:
-        scores: of one slide.
-        caption: a line under the title.
-        width_px: width of the file's picture.
-        picture: of the whole slide; the bag's thumbnail if not given.
-
-    Returns:
-        A PNG file's bytes.
-    """
-    canvas = overlay(scores, picture)
-    height, width = canvas.shape[:2]
-    inches = width_px / 150
-    figure = Figure(
-        figsize=(inches, inches * (0.86 * height / width) + 0.75), dpi=150, layout="constrained"
-    )
-    FigureCanvasAgg(figure)
-    show_heatmap(figure.add_subplot(), canvas, scores, caption)
-    return png_bytes(figure)
 
 
 def show_heatmap(

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from features.choices import check_choices, twice_problem
 from mil.errors import FitError
 from mil.settings import FEW_CASES, sets_cases_aside
 
 Augmentation = Literal["off", "flips", "turns", "colour", "rotation", "zoom", "elastic", "crop"]
-AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 DECAYS = {"adamw": 0.05, "adam": 0.0, "sgdm": 0.0}  # of weights, where none is set
 
 

@@ -228,11 +228,6 @@ TOOLS = {
 }
 
 
-def is_feature(name: str, tool: str) -> bool:
-    """Whether a column is named as a feature of a tool, one of ``TOOLS``, whatever stands beside it."""
-    return name in TOOLS[tool].words or _prefix(name, tool) is not None
-
-
 def feature_columns(names: Iterable[str], tool: str) -> list[str]:
     """The columns that are features of a tool, in their order.
 

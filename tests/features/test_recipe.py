@@ -7,6 +7,7 @@ import shutil
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from features.extraction import extract as module
 from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob
 from features.extraction.outputs import HOLD_OUT_SUFFIX
-from features.recipe import QUALITY_FLAGS, STAINS, Recipe
+from features.recipe import QualityFlag, Recipe, Stain
 from features.slides.names import slide_name
 from features.tiles.quality import FLAGS
 from features.tiles.stain import METHODS
@@ -72,8 +73,8 @@ def table(folder, name="extract.csv"):
 
 
 def test_choices_offered_are_those_that_work():
-    assert set(QUALITY_FLAGS) == set(FLAGS)
-    assert STAINS[1:] == METHODS
+    assert set(get_args(QualityFlag)) == set(FLAGS)
+    assert get_args(Stain)[1:] == METHODS
 
 
 @pytest.mark.parametrize("mpp", MPPS)

@@ -12,7 +12,6 @@ import pandas as pd
 from features.files.tables import write_table
 from mil.errors import FitError, RunError
 from mil.evaluation.arrays import Bools, Floats
-from mil.evaluation.display import Table, format_p
 from mil.evaluation.paired_tests import holm
 from mil.evaluation.regression.cox import CoxFit, fit_cox
 
@@ -72,27 +71,6 @@ def hazard_table(columns: Mapping[str, Floats], time: Floats, event: Bools) -> t
     if len(varying) > 1:
         hazards += _adjusted("multivariable", list(varying), _fit_terms(varying, time, event))
     return tuple(hazards)
-
-
-def hazard_tables(tables: Mapping[str, Sequence[Hazard]]) -> list[Table]:
-    """The multivariable hazard ratios of all models as text; empty if there are none."""
-    rows = [
-        [
-            hazard.term,
-            f"{hazard.ratio:.2f} ({hazard.low:.2f} to {hazard.high:.2f})",
-            format_p(hazard.p),
-            format_p(hazard.p_holm),
-            format_p(hazard.p_bonferroni),
-            format_p(hazard.p_proportional),
-        ]
-        for table in tables.values()
-        for hazard in table
-        if hazard.analysis == "multivariable"
-    ]
-    if not rows:
-        return []
-    title = "Cox regression of the risk out of fold beside the clinical columns:"
-    return [Table(title, ["term", "hazard ratio", "p", "Holm", "Bonferroni", "proportional"], rows)]
 
 
 def write_hazards(path: Path, tables: Mapping[str, Sequence[Hazard]]) -> None:

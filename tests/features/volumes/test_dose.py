@@ -8,7 +8,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from features.errors import VolumeError
 from features.volumes.contours import Mask
-from features.volumes.dose import choose_dose, read_dose, sum_doses
+from features.volumes.dose import read_dose
 from features.volumes.grid import resample, share_beyond
 from features.volumes.volume import Grid
 from tests.small_series import dose
@@ -143,23 +143,6 @@ def test_histograms_of_the_planning_system_are_not_read(tmp_path):
 
     volume = read_dose(written(tmp_path, change=add))
     assert volume.values.max() == pytest.approx(STORED.max() * SCALING)
-
-
-def test_several_doses_are_not_added_unless_asked_for(tmp_path):
-    paths = [dose(tmp_path / f"{k}.dcm", STORED, scaling=SCALING) for k in range(2)]
-    with pytest.raises(VolumeError, match=r"There are 2 doses:\n  0\.dcm: PLAN.*\n  1\.dcm: PLAN"):
-        choose_dose(paths)
-    assert choose_dose(paths[:1]) == paths[0]
-    with pytest.raises(VolumeError, match="no RTDOSE"):
-        choose_dose([])
-    total = sum_doses([read_dose(path) for path in paths])
-    assert np.allclose(total.values, 2 * STORED * SCALING)
-    assert total.notes == ("the sum of 2 doses",)
-    other = dose(
-        tmp_path / "o.dcm", STORED, change=lambda f: setattr(f, "FrameOfReferenceUID", "1.9")
-    )
-    with pytest.raises(VolumeError, match="different or unknown frames"):
-        sum_doses([total, read_dose(other)])
 
 
 def test_beyond_the_grid_there_is_no_dose_and_the_share_is_known(tmp_path):

@@ -12,11 +12,9 @@ from features.volumes.contours import Mask
 from features.volumes.grid import (
     Box,
     box_of,
-    clip_box,
     crop,
     crop_mask,
     grid_of_spacing,
-    isotropic_grid,
     resample,
     resample_mask,
     share_grid,
@@ -112,7 +110,9 @@ def test_what_float32_rounds_away_of_a_place_changes_no_value(pixel_mm):
 def test_cubic_interpolation_stays_in_the_range_of_the_values():
     values = np.zeros(GRID.shape, np.float32)
     values[:, 8:12, 8:12] = 1198
-    placed = resample(Volume(values, GRID), isotropic_grid(GRID, 0.7), interpolation="bspline")
+    placed = resample(
+        Volume(values, GRID), grid_of_spacing(GRID, (0.7,) * 3), interpolation="bspline"
+    )
     assert placed.values.min() == 0
     assert placed.values.max() == 1198
 
@@ -127,7 +127,7 @@ def test_a_moved_volume_is_taken_from_where_it_lies():
 
 def test_grids_keep_their_centre_and_cover_the_extent():
     for spacing in (0.4, 1.0, 2.3, 5.0):
-        grid = isotropic_grid(replace(GRID, direction=turned()), spacing)
+        grid = grid_of_spacing(replace(GRID, direction=turned()), (spacing,) * 3)
         assert grid.spacing_mm == (spacing,) * 3
         centres = [g.to_mm((np.array([g.shape[::-1]], float) - 1) / 2)[0] for g in (grid, GRID)]
         turned_grid = replace(GRID, direction=turned())
@@ -155,7 +155,7 @@ def ball(grid, centre_mm, radius_mm):
 
 def test_a_region_keeps_its_shape_on_a_finer_grid():
     mask = ball(GRID, (7.0, 21.0, 21.0), 8.0)
-    fine = isotropic_grid(GRID, 1.0)
+    fine = grid_of_spacing(GRID, (1.0,) * 3)
     moved, true = resample_mask(mask, fine).values, ball(fine, (7.0, 21.0, 21.0), 8.0).values
     volume = Volume(mask.values.astype(np.float32), GRID)
     steps = resample(volume, fine, interpolation="nearest").values > 0
@@ -170,7 +170,9 @@ def test_a_region_elsewhere_or_too_small_is_an_error():
     with pytest.raises(VolumeError, match="ball has no voxel on the grid"):
         resample_mask(mask, replace(GRID, origin_mm=(400.0, 0.0, 0.0)))
     with pytest.raises(VolumeError, match="ball is empty"):
-        resample_mask(replace(mask, values=np.zeros(GRID.shape, bool)), isotropic_grid(GRID, 1.0))
+        resample_mask(
+            replace(mask, values=np.zeros(GRID.shape, bool)), grid_of_spacing(GRID, (1.0,) * 3)
+        )
 
 
 def test_modalities_share_a_grid_in_one_frame_alone():
@@ -205,8 +207,7 @@ def test_what_is_cut_out_stays_at_its_place():
     assert part.values.shape == (10, 8, 22)
     assert (part.values[:2] == -1024).all()
     assert (part.values[..., 16:] == -1024).all()
-    inner = clip_box(box, GRID)
-    assert inner == Box((0, 3, 8), (8, 11, 24))
+    inner = Box((0, 3, 8), (8, 11, 24))
     assert np.allclose(
         crop(field(GRID), inner).values, field(crop(field(GRID), inner).grid).values, atol=1e-3
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.evaluation.auc_intervals import macro_auc_interval
+from benchmarks.auc_intervals import macro_auc_interval
 from mil.evaluation.classification import metrics
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.classification.predictions import ClassPredictions

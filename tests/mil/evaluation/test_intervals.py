@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from benchmarks.auc_intervals import logit_delong_auc, macro_auc_interval
 from mil.evaluation.auc_intervals import (
     delong_variance,
-    logit_delong_auc,
-    macro_auc_interval,
     newcombe_auc,
     newcombe_macro_auc,
     shared_variance,

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mil.explanation.heatmap import (
@@ -13,12 +15,13 @@ from mil.explanation.heatmap import (
     OPACITY,
     SCALE,
     SIGNED_COLOURS,
-    draw_heatmap,
     draw_layers,
     overlay,
+    show_heatmap,
     tile_colours,
 )
 from mil.explanation.scores import TileScores
+from mil.figures.saving import png_bytes
 from tests.mil.made import made_bag
 
 SIDE = 10  # of a tile, in pixels of the thumbnail
@@ -137,7 +140,7 @@ def test_scores_beyond_the_scale_have_the_colour_of_its_end(beyond, end):
 
 def test_drawing_one_slide_does_not_move_the_scale_of_the_next():
     before = overlay(scores_of((3.0,), [(0, 0)]))
-    draw_heatmap(scores_of((100.0, 0.001), PLACES[:2]))
+    drawn(scores_of((100.0, 0.001), PLACES[:2]))
     np.testing.assert_array_equal(overlay(scores_of((3.0,), [(0, 0)])), before)
 
 
@@ -151,7 +154,7 @@ def test_scores_with_a_sign_have_a_scale_that_is_white_at_nothing():
     assert against[2] > against[0] + 20  # blue
     top = np.array(SIGNED_COLOURS(1.0))[:3] * 255
     assert np.abs(beyond - (OPACITY * top + (1 - OPACITY) * GREY)).max() <= 1
-    assert draw_heatmap(scores) != draw_heatmap(replace(scores, target=""))
+    assert drawn(scores) != drawn(replace(scores, target=""))
 
 
 def test_scores_and_bag_are_left_alone():
@@ -184,33 +187,39 @@ def test_a_picture_replaces_the_thumbnail_at_its_own_size():
     assert np.abs(canvas[0, 0] - blended(4, ground=0)).max() <= 1
 
 
+def drawn(scores, caption=""):
+    """A map with its title and colour bar, as a file."""
+    figure = Figure(figsize=(6, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    show_heatmap(figure.add_subplot(), overlay(scores), scores, caption)
+    return png_bytes(figure)
+
+
 NAMES = ["s1", "case_01", "$x", "a$b_c$", "a$_$", r"$\frac{1}{2$", "50 % _^{", "<b>&amp;"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_heatmap_is_a_png_whatever_the_slide_is_called(name):
     scores = scores_of((1, 4, 0.25, 9), PLACES, slide=name)
-    png = draw_heatmap(scores, caption=f"of {name}, not trained on this case", width_px=600)
+    png = drawn(scores, caption=f"of {name}, not trained on this case")
     image = Image.open(io.BytesIO(png))
-    assert (image.format, image.width) == ("PNG", 600)
+    assert (image.format, image.width) == ("PNG", 900)
 
 
 def test_caption_stands_on_the_picture():
     scores = scores_of((1, 4, 0.25, 9), PLACES)
-    assert draw_heatmap(scores) != draw_heatmap(scores, caption="not trained on this case")
+    assert drawn(scores) != drawn(scores, caption="not trained on this case")
 
 
 def test_heatmap_shows_the_colours_of_the_tiles():
-    pixels = np.asarray(
-        Image.open(io.BytesIO(draw_heatmap(scores_of((16,), [(4, 3)])))).convert("RGB")
-    )
+    pixels = np.asarray(Image.open(io.BytesIO(drawn(scores_of((16,), [(4, 3)])))).convert("RGB"))
     near = np.abs(pixels.astype(float) - blended(16)).max(axis=2) <= 2
     assert near.sum() > 100
 
 
 def test_heatmap_is_repeatable():
     scores = scores_of((1, 4, 0.25, 9), PLACES)
-    assert draw_heatmap(scores) == draw_heatmap(scores)
+    assert drawn(scores) == drawn(scores)
 
 
 def test_layers_are_the_slide_without_a_map_and_the_colours_of_its_tiles_alone():

@@ -1,5 +1,7 @@
 """How tiles vary: each part is what its name says, seeded, and off is off."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from mil.finetune.augmentation import (
     turn_tile,
     vary_tiles,
 )
-from mil.finetune.settings import AUGMENTATIONS, FinetuneSettings
+from mil.finetune.settings import Augmentation, FinetuneSettings
 
 MANY = 4000
 
@@ -81,7 +83,7 @@ def test_the_default_draws_what_it_has_always_drawn():
 
 
 def test_draws_follow_the_seed_and_some_of_them_are_those_of_some_tiles():
-    everything = FinetuneSettings(augment=AUGMENTATIONS[1:])
+    everything = FinetuneSettings(augment=get_args(Augmentation)[1:])
     one, again, other = (
         draw_variations(6, everything, np.random.default_rng(seed)) for seed in (1, 1, 2)
     )

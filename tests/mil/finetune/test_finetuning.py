@@ -7,6 +7,7 @@ import shutil
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from mil.finetune import files, training
 from mil.finetune.augmentation import jitter_colours, turn_tile
 from mil.finetune.files import load_classifier
 from mil.finetune.network import TileClassifier, parameter_groups
-from mil.finetune.settings import AUGMENTATIONS, FinetuneSettings
+from mil.finetune.settings import Augmentation, FinetuneSettings
 from mil.finetune.tiles import tile_weights
 from mil.finetune.training import learning_fraction
 
@@ -164,7 +165,7 @@ def killed(folder, after):
 
 WITH_CHANCE = replace(
     QUICK, epochs=4, dropout=0.5, jitter=0.2, early_stopping="always", optimizer="sgdm",
-    augment=AUGMENTATIONS[1:],
+    augment=get_args(Augmentation)[1:],
 )  # fmt: skip
 
 

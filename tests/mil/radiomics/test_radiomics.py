@@ -10,7 +10,7 @@ from features.errors import BagError
 from mil.errors import CohortError
 from mil.radiomics.agreement import intraclass_correlation
 from mil.radiomics.bags import radiomics_bags
-from mil.radiomics.families import best_tool, is_feature
+from mil.radiomics.families import best_tool, feature_columns
 from mil.radiomics.table import read_feature_table
 
 MEAN, NOISE, SHIFTED = (
@@ -300,7 +300,7 @@ def test_a_second_reading_that_is_the_first_is_refused(readings, tmp_path):
     ],
 )  # fmt: skip
 def test_filters_before_a_name_of_pyradiomics_belong_to_it(name, taken):
-    assert is_feature(name, "pyradiomics") is taken
+    assert feature_columns([name], "pyradiomics") == [name] * taken
 
 
 @pytest.mark.parametrize("rounding", ["6 decimals", "3 decimals", "7 digits", "single", "first"])
