@@ -16,6 +16,7 @@ Features = NDArray[np.float16] | NDArray[np.float32]
 
 MOST_PADDING = 0.1  # of a batch's tiles
 TILES_AT_ONCE = 4096  # bags beyond this fill the processor alone, and would only need more memory
+TILES_PER_STEP = 256  # where single tiles are the bags
 READY_VALUES = (
     2**27
 )  # of standardised bags that stay in memory for a fit; more are made at each step

@@ -95,10 +95,15 @@ def keep_from(
         device: likewise.
     """
     n_values = math.prod(shape)
-    threshold = max(1, round((1 - share) * 2**15))
     words = torch.empty(math.ceil(n_values / 4), dtype=torch.int64, device=device)
     words.random_(-(2**63), None, generator=generator)
-    bits = words.view(torch.int16)[:n_values].view(tuple(shape))
+    return factors_of(words, share, dtype)[:n_values].view(tuple(shape))
+
+
+def factors_of(words: Tensor, share: float, dtype: torch.dtype) -> Tensor:
+    """(4 W,) what ``keep_from`` returns, from W random words, which it overwrites."""
+    threshold = max(1, round((1 - share) * 2**15))
     # Arithmetic instead of a comparison, since torch is slow to make numbers of booleans on a CPU.
-    below = bits.bitwise_and_(2**15 - 1).sub_(threshold).bitwise_right_shift_(15)  # -1 where kept
-    return below.to(dtype) * (-(2**15) / threshold)
+    bits = words.view(torch.int16).bitwise_and_(2**15 - 1)
+    below = bits.sub_(threshold).bitwise_right_shift_(15)  # -1 where kept
+    return below.to(dtype).mul_(-(2**15) / threshold)

@@ -116,15 +116,16 @@ class MaxPooling(Head):
         embedding = hidden.amax(dim=1)  # (B, E)
         # Tiles that tie share the dimension, so that the order of tiles does not matter.
         largest = (hidden == embedding.unsqueeze(1)).float()  # (B, N, E)
-        attention = (
-            (largest / largest.sum(dim=1, keepdim=True)).mean(dim=-1).unsqueeze(1)
-        )  # (B, 1, N)
+        shares = 1 / largest.sum(dim=1) / largest.shape[-1]  # (B, E)
+        attention = (largest @ shares.unsqueeze(-1)).transpose(1, 2)  # (B, 1, N)
         return HeadOutput(
             logits=self.classify(embedding),
             attention=attention,
             scores=mask_scores(attention, mask),
             embedding=embedding,
-            tile_logits=self.classify(tiles).masked_fill(~mask.unsqueeze(-1), 0.0),
+            tile_logits=None  # no loss needs them
+            if self.training
+            else self.classify(tiles).masked_fill(~mask.unsqueeze(-1), 0.0),
         )
 
 
@@ -157,5 +158,7 @@ class LogSumExpPooling(Head):
             attention=attention,
             scores=mask_scores(attention, mask),
             embedding=embedding,
-            tile_logits=self.classify(tiles).masked_fill(~mask.unsqueeze(-1), 0.0),
+            tile_logits=None  # no loss needs them
+            if self.training
+            else self.classify(tiles).masked_fill(~mask.unsqueeze(-1), 0.0),
         )

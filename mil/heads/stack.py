@@ -5,14 +5,15 @@ its own weights. Nothing else in such a head knows one bag of another, so it run
 """
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mil.heads.batches import ReadyBatch
 from mil.heads.head import Head
-from mil.heads.layers import Dropout, keep_from
+from mil.heads.layers import Dropout, factors_of
 
 Shapes = Sequence[tuple[int, int]]  # (bags, tiles) of the batches a member would have had by itself
 
@@ -27,27 +28,27 @@ class StackedLinear(nn.Module):
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
         with torch.no_grad():
-            self.weight = nn.Parameter(torch.stack([layer.weight for layer in layers]))
+            # (S, D, E), so that the gradient needs no transposing
+            self.weight = nn.Parameter(torch.stack([layer.weight.T for layer in layers]))
             biased = layers[0].bias is not None
             bias = torch.stack([layer.bias for layer in layers]) if biased else None
         self.bias = None if bias is None else nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Each part by its own weights."""
-        n_members, n_outputs, length = self.weight.shape
+        n_members, length, n_outputs = self.weight.shape
         rows = x.reshape(n_members, x.numel() // n_members // length, length)
-        weight = self.weight.transpose(1, 2)
         if self.bias is None:
-            product = torch.bmm(rows, weight)
+            product = torch.bmm(rows, self.weight)
         else:
-            product = torch.baddbmm(self.bias.unsqueeze(1), rows, weight)
+            product = torch.baddbmm(self.bias.unsqueeze(1), rows, self.weight)
         return product.view(*x.shape[:-1], n_outputs)
 
     @torch.no_grad()
     def unstack(self, layers: Sequence[nn.Linear]) -> None:
         """Give the layers their weights back."""
         for number, layer in enumerate(layers):
-            layer.weight.copy_(self.weight[number])
+            layer.weight.copy_(self.weight[number].T)
             if self.bias is not None:
                 layer.bias.copy_(self.bias[number])
 
@@ -66,16 +67,31 @@ class StackedDropout(nn.Module):
         self.shapes: Sequence[Shapes] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop in training, (S B, N, E) -> the same; ``shapes`` are of the members' own batches."""
+        """Drop in training, (S B, N, E) -> the same; ``shapes`` are of the members' own batches.
+
+        A member with fewer bags than the others has nothing but zeros in the rows after its own.
+        """
         if not self.training or self.share == 0:
             return x
+        groups = [
+            (
+                member * (len(x) // len(self.generators)) + first,
+                bags,
+                tiles,
+                self.generators[member],
+            )
+            for member, shapes in enumerate(self.shapes)
+            for first, bags, tiles in _with_first(shapes)
+        ]
+        sizes = [math.ceil(bags * tiles * x.shape[-1] / 4) for _, bags, tiles, _ in groups]
+        words = torch.empty(sum(sizes), dtype=torch.int64)
+        for own, (*_, generator) in zip(torch.split(words, sizes), groups, strict=True):
+            own.random_(-(2**63), None, generator=generator)
+        drawn = torch.split(factors_of(words, self.share, x.dtype), [4 * size for size in sizes])
         factors = x.new_zeros(x.shape)
-        row = 0
-        for generator, shapes in zip(self.generators, self.shapes, strict=True):
-            for bags, tiles in shapes:
-                shape = (bags, tiles, x.shape[-1])
-                factors[row : row + bags, :tiles] = keep_from(shape, self.share, x.dtype, generator)
-                row += bags
+        for own, (row, bags, tiles, _) in zip(drawn, groups, strict=True):
+            shape = bags, tiles, x.shape[-1]
+            factors[row : row + bags, :tiles] = own[: math.prod(shape)].view(shape)
         return x * factors
 
 
@@ -104,11 +120,15 @@ class Stack:
                 self.head.set_submodule(name, self.dropouts[-1])
 
     def run(self, batch: ReadyBatch, shapes: Sequence[Shapes]) -> Tensor:
-        """Logits (S, B, C) of the bags of all members, one member after the other."""
+        """Logits (S B, C) of the bags of all members, one member after the other.
+
+        Args:
+            batch: as many bags of each member, (S B, N, D).
+            shapes: of the bags and tiles of each member that count.
+        """
         for dropout in self.dropouts:
             dropout.shapes = shapes
-        logits = self.head.pool(*batch, None).logits
-        return logits.view(len(self.members), -1, logits.shape[-1])
+        return self.head.pool(*batch, None).logits
 
     def unstack(self) -> None:
         """Give the members what they have learnt."""
@@ -117,6 +137,14 @@ class Stack:
 
     def _layers(self, name: str) -> list[nn.Linear]:
         return [head.get_submodule(name) for head in self.members]  # type: ignore[misc]
+
+
+def _with_first(shapes: Shapes) -> Iterator[tuple[int, int, int]]:
+    """(first bag, bags, tiles) of each batch."""
+    first = 0
+    for bags, tiles in shapes:
+        yield first, bags, tiles
+        first += bags
 
 
 def stacks(head: Head) -> bool:

@@ -17,12 +17,14 @@ from mil.data.names import cases_among, matching
 from mil.data.splits import Fold, inner_split
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
+from mil.heads.batches import READY_VALUES
 from mil.heads.registry import check_names, check_rows, head_class, reads_table
 from mil.learning.fitted import FittedModel, predict
 from mil.learning.head_weights import check_head_weights, read_head_weights
 from mil.learning.parallel import run_tasks
 from mil.learning.reserved import check_reserved
-from mil.learning.training import fit_model, seen_by
+from mil.learning.stacked import fits_together
+from mil.learning.training import FitPart, fit_model, fit_models, seen_by
 from mil.settings import FitSettings
 from mil.tasks.task import Fields, Task
 
@@ -70,12 +72,16 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
     check_inputs(cohort, folds, models, settings)
     columns = cohort.task.answer_columns(cohort.cases, cohort.classes)
     work = _FoldWork(cohort, settings, seed, fitter, columns)
-    tasks = [(model, fold) for model in models for fold in folds]
+    tasks = [
+        (model, group) for model in models for group in _group_folds(cohort, model, folds, settings)
+    ]
     done: dict[int, list[Fields]] = {}
-    with (progress or Silent()).task("cross-validation", len(tasks), "fits") as advance:
+    n_fits = len(models) * len(folds)
+    with (progress or Silent()).task("cross-validation", n_fits, "fits") as advance:
         for number, rows in run_tasks(work, tasks, engine=engine, workers=workers):
             done[number] = rows
-            advance(1)
+            for _fold in tasks[number][1]:
+                advance(1)
     ordered = [row for number in sorted(done) for row in done[number]]
     return cohort.task.make_predictions(ordered, cohort.cases, cohort.classes)
 
@@ -97,9 +103,28 @@ def check_inputs(
         readable(cohort.cases, settings.clinical)
 
 
+def _group_folds(
+    cohort: Cohort, model: str, folds: Sequence[Fold], settings: FitSettings
+) -> list[tuple[Fold, ...]]:
+    """Folds whose fits are trained as one; each by itself where fits are large."""
+    head, labels = head_class(model), {case.name: case.label for case in cohort.cases}
+    alone = (
+        not vars(head).get("stacks")
+        or cohort.task.head_outcome == "times"
+        or any(settings.stops_early([labels.get(name, "") for name in f.train]) for f in folds)
+    )
+    size = 1
+    if not alone:
+        lengths = [len(bag) for bag in cohort.bags]
+        together = fits_together(head, lengths, settings) // settings.seeds
+        in_memory = READY_VALUES // (sum(lengths) * cohort.bags[0].features.shape[1])
+        size = max(1, min(together, in_memory))
+    return [tuple(folds[start : start + size]) for start in range(0, len(folds), size)]
+
+
 @dataclass(frozen=True)
 class _FoldWork:
-    """Fits a model on one fold and predicts its test cases; may be sent to another process."""
+    """Fits a model on some folds and predicts their test cases; may be sent to another process."""
 
     cohort: Cohort
     settings: FitSettings
@@ -107,8 +132,14 @@ class _FoldWork:
     fitter: Fitter
     columns: tuple[str, ...]
 
-    def __call__(self, model: str, fold: Fold) -> list[Fields]:
-        fit = partial(fit_fold, self.cohort, model, fold, self.settings, self.seed)
+    def __call__(self, model: str, folds: Sequence[Fold]) -> list[Fields]:
+        fits = _FitsTogether(
+            partial(fit_folds, self.cohort, model, settings=self.settings, seed=self.seed), folds
+        )
+        return [row for fold in folds for row in self._answer(model, fold, partial(fits, fold))]
+
+    def _answer(self, model: str, fold: Fold, fit: Callable[[], FittedModel]) -> list[Fields]:
+        """The predictions of one fold."""
         try:
             with one_thread():
                 fitted = self.fitter(model, fold, fit)
@@ -130,6 +161,33 @@ class _FoldWork:
         ]
 
 
+class _FitsTogether:
+    """Fits of a model on some folds, all made when the first is wanted.
+
+    Where others of them are stored already, they are made again: to the last bits, weights depend on which
+    fits were trained as one, and an interrupted run is to end as if it had not been.
+
+    Args:
+        fit: makes the fits of folds.
+        folds: whose fits are wanted, each once.
+    """
+
+    def __init__(
+        self, fit: Callable[[Sequence[Fold]], list[FittedModel]], folds: Sequence[Fold]
+    ) -> None:
+        self._fit, self._folds = fit, folds
+        self._made: dict[Fold, FittedModel] = {}
+
+    def __call__(self, fold: Fold) -> FittedModel:
+        """The fit of a fold, once."""
+        if fold not in self._made:
+            try:
+                self._made |= zip(self._folds, self._fit(self._folds), strict=True)
+            except SarcomilError:  # of one among them; by itself, each says so for its own fold
+                self._made[fold] = self._fit([fold])[0]
+        return self._made.pop(fold)
+
+
 def prediction_keys(model: str, fold: Fold, case: Case, slide: str) -> Fields:
     """The columns that say which model predicted what, in which fold."""
     return {
@@ -145,10 +203,18 @@ def fit_fold(
     cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int
 ) -> FittedModel:
     """Fit one model on the training cases of one fold."""
-    cases = cohort.named(fold.train)
-    return fit_cases(
-        model, cases, cohort.classes, settings, fold_seed(seed, fold), task=cohort.task
-    )
+    return fit_folds(cohort, model, [fold], settings, seed)[0]
+
+
+def fit_folds(
+    cohort: Cohort, model: str, folds: Sequence[Fold], settings: FitSettings, seed: int
+) -> list[FittedModel]:
+    """Fit one model on the training cases of each fold; small fits are trained as one."""
+    parts = []
+    for fold in folds:
+        own = fold_seed(seed, fold)
+        parts.append(FitPart(*set_aside(model, cohort.named(fold.train), settings, own), own))
+    return fit_models(model, parts, cohort.classes, settings, task=cohort.task)
 
 
 def fit_cases(

@@ -5,55 +5,45 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor, *, smoothing: float = 0.0
-) -> Tensor:
-    """Cross-entropy of each bag times its weight, averaged over the batch.
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """(B,) cross-entropy of each bag.
 
     Args:
         logits: (B, C).
         labels: (B,) index of the class.
-        weights: (B,).
         smoothing: share of the label given to all classes alike (C. Szegedy et al., Rethinking the Inception
             Architecture, CVPR 2016, section 7).
     """
-    losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-    return (losses * weights).mean()
+    return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
-def focal(logits: Tensor, labels: Tensor, weights: Tensor, *, gamma: float) -> Tensor:
-    """Cross-entropy that makes light of what is already right: (1 - p)^gamma (-log p).
+def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
+    """(B,) cross-entropy that makes light of what is already right: (1 - p)^gamma (-log p).
 
-    T.-Y. Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 4; alpha is the weight.
+    T.-Y. Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 4; alpha is the weight of a
+    bag, which is not in it.
 
     Args:
         logits: (B, C).
         labels: (B,) index of the class.
-        weights: (B,).
         gamma: 0 is cross-entropy.
     """
     log_p = -functional.cross_entropy(logits, labels, reduction="none")  # (B,)
     # 1 - p as the other classes' probability, which does not round to 0 while there is any.
     own = functional.one_hot(labels, logits.shape[1]).bool()
     log_rest = torch.log_softmax(logits, dim=1).masked_fill(own, -torch.inf).logsumexp(dim=1)
-    return (-(gamma * log_rest).exp() * log_p * weights).mean()
+    return -(gamma * log_rest).exp() * log_p
 
 
-def ordinal_log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Log loss of exceeding each level but the last, averaged over these levels and over bags.
+def ordinal_log_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B,) log loss of exceeding each level but the last, averaged over these levels.
 
     L. Li, H. Lin, Ordinal regression by extended binary classification, NeurIPS 2006.
 
     Args:
         logits: (B, K - 1) log odds of exceeding levels 0 to K - 2.
         labels: (B,) levels 0 to K - 1.
-        weights: (B,).
     """
-    return (ordinal_log_losses(logits, labels) * weights).mean()
-
-
-def ordinal_log_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B,) what ``ordinal_log_loss`` weighs and averages; arguments as there."""
     levels = torch.arange(logits.shape[1], device=labels.device)
     exceeds = (labels[:, None] > levels).to(logits.dtype)
     losses = functional.binary_cross_entropy_with_logits(logits, exceeds, reduction="none")

@@ -2,16 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mil.heads.batches import UNREADY, Features, ReadyBags
 from mil.heads.head import Head, Training
+from mil.heads.stack import Stack
 from mil.learning.adamw import AdamW
-from mil.learning.epochs import prepare_bags
+from mil.learning.epochs import History, prepare_bags
 from mil.learning.readout import Readout
-from mil.learning.stacked import StackedFits
 from mil.settings import FitSettings
 
 
@@ -61,11 +63,51 @@ class Objective(ABC):
         """How the logits of a trained head are read."""
 
 
+@dataclass
+class SeedFit:
+    """A fit with one seed.
+
+    Attributes:
+        objective: what it minimises.
+        seed: of the objective's part of the cases.
+        head: its scale is known before the first step.
+        rng: of tiles and order.
+        generator: of what the head draws.
+        history: of its training.
+    """
+
+    objective: Objective
+    seed: int
+    head: Head
+    rng: np.random.Generator
+    generator: torch.Generator
+    history: History = field(default_factory=History)
+
+
+@dataclass(frozen=True)
+class StackedFits:
+    """Fits of one head that are trained as one: on the same cases, or on parts of as many steps.
+
+    Attributes:
+        stack: of their heads.
+        fits: the members.
+        ready: the bags as each of them takes them.
+    """
+
+    stack: Stack
+    fits: Sequence[SeedFit]
+    ready: Sequence[ReadyBags]
+
+
 class StackObjective(Objective):
     """An objective that can teach several heads at once."""
 
     @abstractmethod
+    def n_steps(self, head: Head, settings: FitSettings) -> int:
+        """Steps of an epoch."""
+
+    @abstractmethod
     def epoch_together(
         self, members: StackedFits, settings: FitSettings, optimizer: AdamW
-    ) -> list[float]:
-        """``epoch`` of all members; the losses of all."""
+    ) -> list[list[float]]:
+        """``epoch`` of all members, whose objectives are of this class; for each step all their losses."""

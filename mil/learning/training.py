@@ -1,7 +1,8 @@
 """One fit: from training cases to a fitted model. The test part cannot be passed in."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from statistics import fmean
@@ -12,23 +13,38 @@ from torch import Tensor
 
 from features.threads import keep_freed_memory, one_thread
 from mil.data.case import Case
-from mil.data.encoding import fit_encoding
+from mil.data.encoding import ColumnEncoding, fit_encoding
 from mil.errors import LeakageError
 from mil.heads.batches import Features, draw
 from mil.heads.ensemble import Ensemble
 from mil.heads.head import Head, HeadSettings
 from mil.heads.registry import build_head, check_names, check_rows, head_class, reads_table
-from mil.learning.epochs import History, run_epochs
+from mil.learning.epochs import run_epochs
 from mil.learning.fitted import FittedModel
 from mil.learning.head_weights import read_head_weights, start_from
-from mil.learning.objective import Objective, StackObjective
-from mil.learning.stacked import UntrainedFit, stack_fits
+from mil.learning.objective import Objective, SeedFit
+from mil.learning.stacked import group_fits, stack_fits, train_stack
 from mil.settings import FitSettings
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
 
 SCALE_TILES = 512  # per bag, to estimate mean and spread of features
 ENOUGH_TILES = 10_000  # of all bags, for a model that standardises rows of its own
+
+
+@dataclass(frozen=True)
+class FitPart:
+    """A part of the cases to fit a model on.
+
+    Attributes:
+        train: cases to learn from.
+        valid: further training cases to choose the epoch by; empty trains a fixed number of epochs.
+        seed: makes the fit repeatable.
+    """
+
+    train: Sequence[Case]
+    valid: Sequence[Case]
+    seed: int
 
 
 def fit_model(
@@ -59,46 +75,90 @@ def fit_model(
             that is needed, or a loss that is not finite.
         LeakageError: a case is in both parts.
     """
-    shared = {case.name for case in train} & {case.name for case in valid}
-    if shared:
-        raise LeakageError(f"{', '.join(sorted(shared)[:5])} would train and choose the epoch.")
+    return fit_models(model, [FitPart(train, valid, seed)], classes, settings, task=task)[0]
+
+
+def fit_models(
+    model: str,
+    parts: Sequence[FitPart],
+    classes: Sequence[str],
+    settings: FitSettings,
+    *,
+    task: Task | None = None,
+) -> list[FittedModel]:
+    """``fit_model`` on several parts of the cases, whose fits are trained as one where they are small.
+
+    Args:
+        model: as of ``fit_model``.
+        parts: each for a fit of its own.
+        classes: likewise.
+        settings: likewise.
+        task: likewise.
+
+    Raises:
+        FitError, LeakageError: as ``fit_model``.
+    """
     check_names([model])
     task = task or task_class()()
     task.check_models([model])
-    encoding = fit_encoding(train, settings.clinical) if reads_table([model]) else None
-    objective = task.objective(
-        train, valid, classes, settings, encoding, by_steps=head_class(model).takes_steps()
-    )
-    check_rows([model], train[0].bags[0].recipe)
     start = read_head_weights(settings.head_weights) if settings.head_weights else None
     start = start if start and start.model == model else None
-    head, history = _fit_seeds(model, task, objective, settings, seed, start)
-    bag = train[0].bags[0]
-    return FittedModel(
-        model=model,
-        head=head,
-        readout=objective.readout(head, settings),
-        recipe=bag.recipe,
-        recipe_sha256=bag.recipe_sha256,
-        trained_on=tuple(sorted(seen_by((*train, *valid), start))),
-        settings=settings,
-        seed=seed,
-        losses=tuple(history.train),
-        valid_losses=tuple(history.valid),
-        encoding=encoding,
-        trained_on_slides=tuple(sorted(slides_seen_by((*train, *valid), start))),
-    )
+    keep_freed_memory()
+    with torch.random.fork_rng(devices=[]), one_thread():
+        begun = [_begin_part(model, part, classes, settings, task, start) for part in parts]
+        _train_fits([fit for each in begun for fit in each.fits], settings)
+    return [each.finish(model, settings, start) for each in begun]
 
 
-def _fit_seeds(
+@dataclass(frozen=True)
+class _BegunPart:
+    """A part of the cases with the fits that learn from it, one for each seed."""
+
+    part: FitPart
+    objective: Objective
+    encoding: ColumnEncoding | None
+    fits: Sequence[SeedFit]
+
+    def finish(self, model: str, settings: FitSettings, start: FittedModel | None) -> FittedModel:
+        """The one head that was trained, or the average of all, with mean losses per epoch."""
+        cases = (*self.part.train, *self.part.valid)
+        heads = [fit.head for fit in self.fits]
+        head = (heads[0] if len(heads) == 1 else Ensemble(heads)).eval()
+        bag = cases[0].bags[0]
+        return FittedModel(
+            model=model,
+            head=head,
+            readout=self.objective.readout(head, settings),
+            recipe=bag.recipe,
+            recipe_sha256=bag.recipe_sha256,
+            trained_on=tuple(sorted(seen_by(cases, start))),
+            settings=settings,
+            seed=self.part.seed,
+            losses=mean_by_epoch([fit.history.train for fit in self.fits]),
+            valid_losses=mean_by_epoch([fit.history.valid for fit in self.fits]),
+            encoding=self.encoding,
+            trained_on_slides=tuple(sorted(slides_seen_by(cases, start))),
+        )
+
+
+def _begin_part(
     model: str,
-    task: Task,
-    objective: Objective,
+    part: FitPart,
+    classes: Sequence[str],
     settings: FitSettings,
-    seed: int,
+    task: Task,
     start: FittedModel | None,
-) -> tuple[Head, History]:
-    """One head, or the average of as many as there are seeds, with mean losses per epoch."""
+) -> _BegunPart:
+    """Heads of all seeds, prepared for a part of the cases."""
+    shared = {case.name for case in part.train} & {case.name for case in part.valid}
+    if shared:
+        raise LeakageError(f"{', '.join(sorted(shared)[:5])} would train and choose the epoch.")
+    by_steps = head_class(model).takes_steps()
+    encoding = fit_encoding(part.train, settings.clinical) if reads_table([model]) else None
+    objective = task.objective(
+        part.train, part.valid, classes, settings, encoding, by_steps=by_steps
+    )
+    check_rows([model], part.train[0].bags[0].recipe)
     shape = HeadSettings(
         dim=objective.slides[0].shape[1],
         n_outputs=len(objective.outputs),
@@ -106,41 +166,24 @@ def _fit_seeds(
         dropout=settings.dropout,
         outcome=task.head_outcome,
     )
-    keep_freed_memory()
-    n_fits = settings.seeds if head_class(model).takes_steps() else 1
-    with torch.random.fork_rng(devices=[]), one_thread():
-        fits: list[UntrainedFit] = []
-        for number, member_seed in enumerate(derive_seeds(seed, n_fits)):
-            begin = (
-                partial(start_from, start=start, number=number, outputs=objective.outputs)
-                if start
-                else None
-            )
-            like = fits[0].head if fits else None
-            fits.append(_begin_fit(model, shape, objective, member_seed, begin, like))
-        histories = _train_fits(fits, objective, settings, seed)
-    heads = [fit.head for fit in fits]
-    head = (heads[0] if len(heads) == 1 else Ensemble(heads)).eval()
-    return head, History(
-        list(mean_by_epoch([history.train for history in histories])),
-        list(mean_by_epoch([history.valid for history in histories])),
-    )
+    fits: list[SeedFit] = []
+    for number, seed in enumerate(derive_seeds(part.seed, settings.seeds if by_steps else 1)):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed asks for a GPU, 4 ms
+        head, rng = build_head(model, shape), np.random.default_rng(seed)
+        _prepare(head, objective, rng, fits[0].head if fits else None)
+        if start:
+            start_from(head, start=start, number=number, outputs=objective.outputs)
+        generator = torch.Generator()
+        generator.set_state(torch.default_generator.get_state())
+        fits.append(SeedFit(objective, part.seed, head, rng, generator))
+    return _BegunPart(part, objective, encoding, fits)
 
 
-def _begin_fit(
-    model: str,
-    shape: HeadSettings,
-    objective: Objective,
-    seed: int,
-    begin: Callable[[Head], None] | None,
-    like: Head | None,
-) -> UntrainedFit:
-    """A fresh head that is prepared; ``begin`` gives it weights to start from.
+def _prepare(head: Head, objective: Objective, rng: np.random.Generator, like: Head | None) -> None:
+    """Prepare a fresh head.
 
     Where no bag has more tiles than are drawn, every seed draws the same, and the scale is that of ``like``.
     """
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks for a GPU, 4 ms
-    head, rng = build_head(model, shape), np.random.default_rng(seed)
     n_tiles = SCALE_TILES
     if not head.takes_steps():
         n_tiles = min(n_tiles, math.ceil(ENOUGH_TILES / len(objective.slides)))
@@ -149,43 +192,31 @@ def _begin_fit(
         head.scale_like(like)
     else:
         head.prepare(sample_tiles(objective.slides, rng, n_tiles), objective.counts)
-    if begin:
-        begin(head)
-    generator = torch.Generator()
-    generator.set_state(torch.default_generator.get_state())
-    return UntrainedFit(head, rng, generator)
 
 
-def _train_fits(
-    fits: Sequence[UntrainedFit], objective: Objective, settings: FitSettings, seed: int
-) -> list[History]:
+def _train_fits(fits: Sequence[SeedFit], settings: FitSettings) -> None:
     """Train the heads together where that is the same and faster, else one by one."""
-    if isinstance(objective, StackObjective) and not objective.validates:
-        stacked = stack_fits(fits, objective.slides, settings)
+    for numbers in group_fits(fits, settings):
+        group = [fits[number] for number in numbers]
+        stacked = stack_fits(group, settings)
         if stacked is not None:
-            epoch = partial(objective.epoch_together, stacked, settings)
-            history = run_epochs(stacked.stack.head, settings, epoch, None)
-            stacked.stack.unstack()
-            return [history]
-    return [_train_head(fit, objective, settings, seed) for fit in fits]
+            train_stack(stacked, settings)
+        else:
+            for fit in group:
+                _train_head(fit, settings)
 
 
-def _train_head(
-    fit: UntrainedFit, objective: Objective, settings: FitSettings, seed: int
-) -> History:
+def _train_head(fit: SeedFit, settings: FitSettings) -> None:
     """Train or solve a head."""
-    head = fit.head
+    head, objective = fit.head, fit.objective
     torch.default_generator.set_state(fit.generator.get_state())
     if head.learns_from in ("slides", "table"):
-        head.solve(objective.training(seed))
-        return History()
-    if head.learns_from == "counts":
-        return History()
-    validate: Callable[[], float] | None = None
-    if objective.validates:
-        validate = partial(objective.validate, head, settings)
-    objective.prepare(head, settings)
-    return run_epochs(head, settings, partial(objective.epoch, head, settings, fit.rng), validate)
+        head.solve(objective.training(fit.seed))
+    elif head.takes_steps():
+        validate = partial(objective.validate, head, settings) if objective.validates else None
+        objective.prepare(head, settings)
+        epoch = partial(objective.epoch, head, settings, fit.rng)
+        fit.history = run_epochs(head, settings, epoch, validate)
 
 
 def derive_seeds(seed: int, count: int) -> list[int]:

@@ -1,12 +1,13 @@
 """Training for classes: every class weighs the same, and every case within its class."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mil.data.case import Case
@@ -14,6 +15,7 @@ from mil.data.encoding import ColumnEncoding
 from mil.errors import FitError
 from mil.heads.batches import (
     TILES_AT_ONCE,
+    TILES_PER_STEP,
     UNREADY,
     Batch,
     Features,
@@ -28,13 +30,10 @@ from mil.heads.head import Head, Training
 from mil.learning.adamw import AdamW
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import cross_entropy, focal
-from mil.learning.objective import StackObjective
+from mil.learning.objective import StackedFits, StackObjective
 from mil.learning.readout import ClassReadout
-from mil.learning.stacked import StackedFits
 from mil.settings import FitSettings
 from mil.tasks.tile_objective import TileObjective
-
-TILES_PER_STEP = 256  # where single tiles are the bags
 
 
 @dataclass(frozen=True)
@@ -134,18 +133,24 @@ class ClassObjective(StackObjective):
             for step in self._steps(head, settings, rng, self.ready)
         ]
 
+    def n_steps(self, head: Head, settings: FitSettings) -> int:
+        """Steps of an epoch."""
+        if head.learns_from != "tiles":
+            return math.ceil(len(self.slides) / settings.batch_bags)
+        most = settings.train_tiles or math.inf
+        return math.ceil(sum(min(len(bag), most) for bag in self.slides) / TILES_PER_STEP)
+
     def epoch_together(
         self, members: StackedFits, settings: FitSettings, optimizer: AdamW
-    ) -> list[float]:
-        """``epoch`` of all members at once; the losses of all."""
+    ) -> list[list[float]]:
+        """``epoch`` of all members at once; for each step all their losses."""
         of_members = [
-            self._steps(members.stack.head, settings, rng, ready)
-            for rng, ready in zip(members.rngs, members.ready, strict=True)
+            cast("ClassObjective", fit.objective)._steps(fit.head, settings, fit.rng, ready)
+            for fit, ready in zip(members.fits, members.ready, strict=True)
         ]
         return [
-            loss
+            self._train_together(members, optimizer, steps, settings)
             for steps in zip(*of_members, strict=True)
-            for loss in self._train_together(members, optimizer, steps, settings)
         ]
 
     def _steps(
@@ -163,21 +168,18 @@ class ClassObjective(StackObjective):
     ) -> list[float]:
         """``_train_step`` of each member; their losses do not meet, so neither do their gradients."""
         optimizer.zero_grad()
-        batch = _collate_together(steps, members.ready)
         shapes = [[group.shape for group in step] for step in steps]
+        labels = _pad([torch.cat([group.labels for group in step]) for step in steps])  # (S, B)
+        weights = [torch.cat([group.weights for group in step]) for step in steps]
+        shares = _pad([own / len(own) for own in weights])  # (S, B), 0 where there is no bag
+        batch = _collate_together(steps, members.ready, labels.shape[1])
         with autocast(settings):
-            losses = [
-                self.loss(
-                    logits,
-                    torch.cat([group.labels for group in step]),
-                    torch.cat([group.weights for group in step]),
-                    settings,
-                )
-                for logits, step in zip(members.stack.run(batch, shapes), steps, strict=True)
-            ]
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+            logits = members.stack.run(batch, shapes)
+            losses = self.losses(logits.float(), labels.flatten(), settings) * shares.flatten()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return [float(loss.detach()) for loss in losses]
+        of_members: list[float] = losses.detach().view_as(shares).sum(dim=1).tolist()
+        return of_members
 
     @torch.inference_mode()
     def validate(self, head: Head, settings: FitSettings) -> float:
@@ -188,7 +190,7 @@ class ClassObjective(StackObjective):
             bags = group.collate(settings, self.ready)
             with autocast(settings):
                 output, _ = run_bags(head, bags, settings)
-            loss = self.loss(output.logits, group.labels, group.weights, settings)
+            loss = self._loss(output.logits, group, settings)
             losses.append(float(loss) * len(group.labels))
         return sum(losses) / sum(example.weight for example in self.validation)
 
@@ -197,14 +199,15 @@ class ClassObjective(StackObjective):
         del head, settings
         return ClassReadout(self.outputs)
 
-    def loss(
-        self, logits: Tensor, labels: Tensor, weights: Tensor, settings: FitSettings
-    ) -> Tensor:
-        """The chosen loss of each bag's logits (B, C) times its weight, averaged over the batch."""
-        logits = logits.float()
+    def losses(self, logits: Tensor, labels: Tensor, settings: FitSettings) -> Tensor:
+        """(B,) the chosen loss of each bag's logits (B, C)."""
         if settings.loss_name == "focal":
-            return focal(logits, labels, weights, gamma=settings.focal_gamma)
-        return cross_entropy(logits, labels, weights, smoothing=settings.label_smoothing)
+            return focal(logits, labels, gamma=settings.focal_gamma)
+        return cross_entropy(logits, labels, smoothing=settings.label_smoothing)
+
+    def _loss(self, logits: Tensor, group: StepPart, settings: FitSettings) -> Tensor:
+        """The loss of each bag times its weight, averaged over the batch."""
+        return (self.losses(logits.float(), group.labels, settings) * group.weights).mean()
 
     def _train_step(
         self,
@@ -221,7 +224,7 @@ class ClassObjective(StackObjective):
             bags = group.collate(settings, self.ready)
             with autocast(settings):
                 output, mask = run_bags(head, bags, settings)
-                loss = self.loss(output.logits, group.labels, group.weights, settings)
+                loss = self._loss(output.logits, group, settings)
                 auxiliary = head.auxiliary_loss(output, group.labels, mask)  # (B,)
                 loss = loss + (auxiliary * group.weights).mean()
             share = loss * (len(group.labels) / n_bags)
@@ -316,21 +319,23 @@ def _group_bags(
 
 
 def _collate_together(
-    steps: Sequence[Sequence[StepPart]], ready: Sequence[ReadyBags]
+    steps: Sequence[Sequence[StepPart]], ready: Sequence[ReadyBags], n_rows: int
 ) -> ReadyBatch:
-    """The groups of each member, one after the other."""
-    batches: list[ReadyBatch] = []
-    tiles: list[Tensor] = []
+    """As many bags of each member, one after the other; one with fewer gets bags of a zero tile."""
+    if not isinstance(steps[0][0].bags, list):  # single tiles, (B, 1, D) of each
+        tiles = _pad([step[0].bags.features for step in steps]).flatten(0, 1)  # type: ignore[union-attr]
+        return ReadyBatch(tiles, torch.ones(len(tiles), 1, dtype=torch.bool))
+    bags: list[Tensor] = []
     for step, own in zip(steps, ready, strict=True):
-        for group in step:
-            if isinstance(group.bags, list):
-                tiles += own.of(group.bags)
-            else:
-                batches.append(ReadyBatch(*group.bags))
-    if tiles:
-        return pad_ready(tiles)
-    features, masks = zip(*batches, strict=True)
-    return ReadyBatch(torch.cat(features), torch.cat(masks))
+        mine = [bag for group in step for bag in own.of(group.bags)]  # type: ignore[arg-type]
+        blank = mine[0].new_zeros(1, mine[0].shape[1])
+        bags += [*mine, *[blank] * (n_rows - len(mine))]
+    return pad_ready(bags)
+
+
+def _pad(rows: Sequence[Tensor]) -> Tensor:
+    """Rows (B_s, ...) padded with zeros to the longest, (S, B, ...)."""
+    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 
 
 def _tile_steps(

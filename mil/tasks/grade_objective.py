@@ -18,7 +18,7 @@ from mil.data.encoding import ColumnEncoding
 from mil.errors import FitError
 from mil.evaluation.grade.predictions import PREFIX
 from mil.heads.head import Head, Training
-from mil.learning.losses import ordinal_log_loss, ordinal_log_losses
+from mil.learning.losses import ordinal_log_losses
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
 from mil.tasks.diagnosis_objective import ClassObjective, WeightedBag
@@ -68,12 +68,10 @@ class GradeObjective(ClassObjective):
         del head, settings
         return GradeReadout(self.grades)
 
-    def loss(
-        self, logits: Tensor, labels: Tensor, weights: Tensor, settings: FitSettings
-    ) -> Tensor:
-        """The log loss of exceeding each grade but the last."""
+    def losses(self, logits: Tensor, labels: Tensor, settings: FitSettings) -> Tensor:
+        """(B,) the log loss of exceeding each grade but the last."""
         del settings
-        return ordinal_log_loss(logits.float(), labels, weights)
+        return ordinal_log_losses(logits, labels)
 
 
 class GradeTileObjective(TileObjective):

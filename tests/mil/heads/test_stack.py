@@ -14,11 +14,13 @@ from mil.heads.registry import build_head, head_class
 from mil.heads.stack import StackedDropout, StackedLinear, stacks
 from mil.heads.table import MODELS, BuiltIn
 from mil.learning import training
-from mil.learning.stacked import stack_fits
+from mil.learning.crossval import fit_fold, fit_folds
+from mil.learning.fitted import predict
+from mil.learning.stacked import fits_together, stack_fits
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from mil.tasks.grade import Grade
-from tests.mil.made import cohort_of, made_case
+from tests.mil.made import cohort_of, folds_of, made_case
 
 STACKED = [name for name in MODELS if vars(head_class(name)).get("stacks")]
 SHAPE = HeadSettings(dim=6, n_outputs=3, width=8)
@@ -166,6 +168,44 @@ def test_fits_are_not_stacked_where_it_is_not_the_same_or_does_not_pay(
     )
     fit_cases("abmil", cohort.cases, cohort.classes, settings, 0)
     assert not any(made)
+
+
+@pytest.mark.parametrize("model", ["abmil", "max", "tile-vote"])
+@pytest.mark.parametrize(
+    "n_cases", [10, 11]
+)  # folds of 2 or 3 steps; of 3, the last of 1 or 2 bags
+def test_folds_learn_together_what_each_learns_by_itself(monkeypatch, model, n_cases):
+    lengths = np.random.default_rng(1).integers(40, 60, n_cases)
+    cohort = a_cohort(tuple(map(int, lengths)))
+    folds = folds_of(cohort, folds="3")
+    made = []
+    monkeypatch.setattr(
+        training, "stack_fits", lambda *args: made.append(stack_fits(*args)) or made[-1]
+    )
+    together = fit_folds(cohort, model, folds, SETTINGS, 0)
+    members = [len(stack.fits) for stack in made]
+    assert sum(members) == 9
+    assert max(members) > 3
+    monkeypatch.setattr(training, "stack_fits", lambda *_: None)
+    for fold, fitted in zip(folds, together, strict=True):
+        alone = fit_fold(cohort, model, fold, SETTINGS, 0)
+        weights, losses = furthest(fitted, alone)
+        assert weights < 1e-5
+        assert losses < 1e-6
+        assert fitted.trained_on == alone.trained_on
+        for case in cohort.cases:
+            answer = predict(fitted, case.bags[0])
+            assert answer == pytest.approx(predict(alone, case.bags[0]), abs=1e-5)
+
+
+def test_as_many_fits_are_trained_as_one_as_pay():
+    head = head_class("abmil")
+    assert fits_together(head, [100] * 20, FitSettings()) == 30
+    assert fits_together(head, [1000] * 20, FitSettings()) == 3
+    assert fits_together(head, [1100] * 20, FitSettings()) == 1
+    assert fits_together(head, [20] * 9 + [100], FitSettings()) == 1  # padding
+    assert fits_together(head_class("tile-vote"), [20] * 9 + [100], FitSettings()) == 48
+    assert fits_together(head, [100] * 20, FitSettings(train_tiles=99)) == 1
 
 
 def test_stacked_layer_is_its_members_side_by_side():

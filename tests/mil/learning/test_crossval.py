@@ -18,8 +18,10 @@ from mil.errors import CohortError, FitError, LeakageError
 from mil.explanation.attention import attention_scores
 from mil.heads.registry import check_chunks
 from mil.heads.table import MODELS
+from mil.learning import crossval
 from mil.learning.crossval import check_seen, cross_validate, fit_fold, fold_seed, set_aside
 from mil.learning.fitted import load_model, save_model
+from mil.learning.training import fit_models
 from mil.settings import FEW_CASES, FitSettings
 from tests.mil.made import (
     QUICK,
@@ -331,6 +333,43 @@ def test_stored_fits_give_the_predictions_of_fresh_ones(tmp_path):
     pd.testing.assert_frame_equal(run(COHORT, models, fitter=save).table, fresh, check_exact=True)
 
 
+def test_a_run_that_lost_fits_predicts_what_it_would_have():
+    stored = {}
+
+    def keep(model, fold, fitter):
+        if (model, fold) not in stored:
+            stored[model, fold] = fitter()
+        return stored[model, fold]
+
+    folds = folds_of(COHORT)
+    whole = run(COHORT, ["abmil"], folds=folds, fitter=keep).table
+    del stored["abmil", folds[1]], stored["abmil", folds[4]]
+    again = run(COHORT, ["abmil"], folds=folds, fitter=keep).table
+    pd.testing.assert_frame_equal(again, whole, check_exact=True)
+
+
+def test_of_fits_that_are_trained_together_the_one_that_fails_is_named(monkeypatch):
+    folds = folds_of(COHORT)
+    without = set(folds[2].test)
+
+    def fails(model, parts, *args, **more):
+        if any(without.isdisjoint(case.name for case in part.train) for part in parts):
+            raise FitError("The loss is nan.")
+        return fit_models(model, parts, *args, **more)
+
+    monkeypatch.setattr(crossval, "fit_models", fails)
+    stored = []
+
+    def keep(_model, fold, fitter):
+        fitted = fitter()
+        stored.append(fold.index)
+        return fitted
+
+    with pytest.raises(FitError, match=r"mean, repeat 0, fold 2: The loss is nan"):
+        run(COHORT, ["mean"], folds=folds, fitter=keep)
+    assert stored == [0, 1]
+
+
 def of_model(predictions, model):
     return predictions.table[predictions.table["model"] == model].reset_index(drop=True)
 
@@ -405,7 +444,8 @@ def test_predictions_are_the_fold_model_on_the_tested_slides():
         for case in COHORT.named(fold.test):
             for bag in case.bags:
                 row = table[table["slide"] == bag.slide].iloc[0]
-                assert [row[f"p_{name}"] for name in COHORT.classes] == probabilities(fitted, bag)
+                predicted = [row[f"p_{name}"] for name in COHORT.classes]
+                assert predicted == pytest.approx(probabilities(fitted, bag), abs=1e-5)
 
 
 def test_a_fold_is_fitted_on_its_training_cases_alone():
