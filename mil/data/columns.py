@@ -11,20 +11,20 @@ import numpy as np
 from features.columns.names import ID_NAMES, ROW_NAMES, is_follow_up
 from features.columns.spelling import plain_header
 from features.summary import listed
+from mil.data.alike import alike_words
 from mil.data.case import Case, Row
 from mil.data.following import ENOUGH, parts_times, ranks_with, tells_event
-from mil.data.mixed_units import find_mixed_units
-from mil.data.names import spelt_alike
+from mil.data.mixed_units import find_mixed_units, find_strays
 from mil.data.outcomes import EVENT
 from mil.data.spoilt import code_among
 from mil.data.values import Numbers, read_number, read_numbers, without_missing
 
 SENTINELS = frozenset((-1, -9, -99, -999, -9999, 88, 99, 777, 888, 999, 8888, 9999, 99999))
-MOST_CATEGORIES = 20  # of a column of words; more are names or remarks
 OLDEST = 120
 AGE = re.compile(
     r"age|alter|edad|eta|idade|leeftijd|alder|wiek|(age|alter)(at|bei|in|yr|jahre|years).*"
 )
+UNITS_BESIDE = "millimetres beside centimetres, shares beside percentages"
 FAR = 4  # times the largest other number
 
 
@@ -115,15 +115,15 @@ def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) ->
         rows: of a table, or cases.
         names: of the columns to look at; all if not given.
     """
-    notes = []
+    notes: list[str] = []
     for name in (rows[0].other if names is None else names) if rows else ():
         cells = [row.other[name] for row in rows]
         if column := read_numbers(cells):
             notes += _note_inexact(name, column, cells, rows)
         if pair := alike_words(cells):
             notes.append(
-                f"Column {name} holds {pair[0]!r} and {pair[1]!r}, which differ in spelling only and count "
-                "as two. Write them alike if they are the same."
+                f"Column {name} holds {pair[0]!r} and {pair[1]!r}, which {pair[2]} and count as two. Write "
+                "them alike if they are the same."
             )
         if column and (note := _note_far(name, column, cells, rows)):
             notes.append(note)
@@ -160,31 +160,29 @@ def _note_far(name: str, column: Numbers, cells: Sequence[str], rows: Sequence[R
     return _note_ages(name, column, rows) or _note_units(f"Column {name}", column.values, rows)
 
 
-def _note_units(what: str, values: Sequence[float], rows: Sequence[Row | Case]) -> str:
+def _note_units(
+    what: str, values: Sequence[float], rows: Sequence[Row | Case], units: str = UNITS_BESIDE
+) -> str:
     """A remark on numbers that seem to be in another unit than the others; empty without any.
 
     A case with several slides has one number.
     """
     first = {_case_of(row): i for i, row in reversed([*enumerate(rows)])}
     places = sorted(first.values())
-    mixed = find_mixed_units([values[i] for i in places])
-    if mixed is None:
+    numbers = [values[i] for i in places]
+    mixed = find_mixed_units(numbers)
+    far = mixed.places if mixed else find_strays(numbers)
+    if not far:
         return ""
-    listing = listed([f"{values[places[i]]:g} ({_name_of(rows[places[i]])})" for i in mixed.places])
+    listing = listed([f"{numbers[i]:g} ({_name_of(rows[places[i]])})" for i in far])
+    others = [v for i, v in enumerate(numbers) if i not in far and math.isfinite(v)]
+    text = f"{what} holds {listing}, beside numbers from {min(others):g} to {max(others):g}"
+    if mixed is None:
+        return f"{text}: perhaps a slip of typing, or no value. Correct these cells or empty them if so."
     times = f"{mixed.factor} times the scale" if mixed.larger else f"1/{mixed.factor} of the scale"
     return (
-        f"{what} holds {listing}, beside numbers from {mixed.least:g} to {mixed.most:g}: perhaps at {times}, "
-        "as millimetres beside centimetres, shares beside percentages, or a slip of typing. Correct these "
-        "cells if so."
+        f"{text}: perhaps at {times}, as {units}, or a slip of typing. Correct these cells if so."
     )
-
-
-def alike_words(cells: Sequence[str]) -> tuple[str, str] | None:
-    """Two words of a column of categories that differ in spelling only, as F and f; None without any."""
-    words = sorted({*without_missing(cells)} - {""})
-    if not 1 < len(words) <= MOST_CATEGORIES or read_numbers(cells):
-        return None
-    return spelt_alike(words)
 
 
 def _note_ages(name: str, column: Numbers, rows: Sequence[Row | Case]) -> str:
@@ -203,7 +201,7 @@ def note_times(rows: Sequence[Row | Case]) -> list[str]:
     times = [row.time for row in timed if row.time is not None]
     codes = sentinels(times)
     if not codes:
-        units = _note_units("The column of times", times, timed)
+        units = _note_units("The column of times", times, timed, "days beside months")
         return [units] if units else []
     cases = listed([_name_of(timed[i]) for i in codes])
     return [

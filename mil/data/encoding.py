@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from features.columns.names import is_follow_up
 from features.summary import listed
+from mil.data.alike import alike_words
 from mil.data.case import Case, Row
-from mil.data.columns import alike_words, telling_columns
+from mil.data.columns import telling_columns
 from mil.data.names import find_column
 from mil.data.values import number_in, read_number, read_numbers, unclear_numbers, without_missing
 from mil.errors import CohortError, FitError
@@ -194,7 +195,7 @@ def check_numbers(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
             )
         if pair := alike_words([case.other[name] for case in cases]):
             raise CohortError(
-                f"Column {name} holds {pair[0]!r} and {pair[1]!r}, which differ in spelling only: each would "
+                f"Column {name} holds {pair[0]!r} and {pair[1]!r}, which {pair[2]}: each would "
                 "be a category. Write them alike if they are the same, or make the difference plain."
             )
 

@@ -21,6 +21,7 @@ NARROW = 0.03  # least spread, in powers of ten
 GAP = 0.4  # between the groups, in powers of ten: two and a half times
 GAP_OF_KINDS = 0.3  # where one group is of whole numbers and the other is not
 FAR_OF_KINDS = 3.0
+FAR_OF_ALL = 4.5  # where no factor brings the cells among the others
 QUARTILES = 1.349  # between those of a normal distribution, in standard deviations
 
 
@@ -32,14 +33,11 @@ class MixedUnits:
         places: of the cells, in the order of the column.
         factor: how many times larger, or smaller, they are.
         larger: whether they are larger.
-        least, most: of the others.
     """
 
     places: tuple[int, ...]
     factor: int
     larger: bool
-    least: float
-    most: float
 
 
 def find_mixed_units(values: Sequence[float]) -> MixedUnits | None:
@@ -64,10 +62,48 @@ def find_mixed_units(values: Sequence[float]) -> MixedUnits | None:
         few, others = (numbers[cut:], numbers[:cut]) if larger else (numbers[:cut], numbers[cut:])
         if factor := _factor(few, others, larger=larger):
             places = [i for _, i in (ordered[cut:] if larger else ordered[:cut])]
-            return MixedUnits(
-                tuple(sorted(places)), factor, larger, float(others[0]), float(others[-1])
-            )
+            return MixedUnits(tuple(sorted(places)), factor, larger)
     return None
+
+
+def find_strays(values: Sequence[float]) -> tuple[int, ...]:
+    """Places of a few numbers far from all others, whatever their unit: -2 among sizes, 57 among heights.
+
+    The others are above 0. Numbers from 0 down are compared by differences, others by ratios as well.
+
+    Args:
+        values: one per case; NaN where there is none.
+    """
+    ordered = sorted((value, i) for i, value in enumerate(values) if math.isfinite(value))
+    numbers = np.array([value for value, _ in ordered])
+    n = len(numbers)
+    for k in range(1, n // FEW + 1) if n > ENOUGH else ():
+        if _lie_below(numbers[:k], numbers[k:]):
+            return tuple(sorted(i for _, i in ordered[:k]))
+        if _lie_above(numbers[n - k :], numbers[: n - k]):
+            return tuple(sorted(i for _, i in ordered[n - k :]))
+    return ()
+
+
+def _lie_below(few: Floats, others: Floats) -> bool:
+    spread = _spread(others)
+    if others[0] <= 0 or not spread:
+        return False
+    distance = (np.median(others) - few[-1]) / (spread * (1 + 4 / len(others)))
+    if few[-1] <= 0:
+        return bool(distance >= FAR_OF_KINDS)
+    return bool(distance >= FAR_OF_ALL and math.log10(others[0] / few[-1]) >= GAP_OF_KINDS)
+
+
+def _lie_above(few: Floats, others: Floats) -> bool:
+    if others[0] <= 0:
+        return False
+    logs = np.log10(others)
+    spread = max(_spread(logs), NARROW) * (1 + 4 / len(others))
+    return bool(
+        math.log10(few[0]) - np.median(logs) >= FAR_OF_ALL * spread
+        and math.log10(few[0] / others[-1]) >= GAP
+    )
 
 
 def _cuts(numbers: Floats) -> Iterator[int]:

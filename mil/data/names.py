@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from features.columns.spelling import plain_header
+from features.columns.spelling import plain_header, without_accents
 from mil.errors import CohortError
 
 # Cyrillic and Greek letters that look like Latin ones, small or capital.
@@ -86,6 +86,7 @@ def normalised(name: str) -> str:
     two digits alone, where it tells 1-12 from 11-2, and before a number. The signs + < > = count.
     """
     seen = unicodedata.normalize("NFKC", name).casefold().translate(LOOKALIKES).strip()
+    seen = without_accents(seen)
     seen = "".join(letter for letter in seen if unicodedata.category(letter) != "Cf")  # invisible
     if NUMBER.fullmatch(seen):
         whole, _, decimals = seen.removeprefix("+").replace(",", ".").partition(".")

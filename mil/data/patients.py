@@ -41,6 +41,7 @@ FRONT = re.compile(
 COUNT = re.compile(
     r"[-_ ./]+(?P<letters>[a-z]{0,2})(?P<number>\d{1,9})(?:[-_ ./(].*)?", re.IGNORECASE
 )
+LETTERED = re.compile(r"[-_ ./]+[a-z]", re.IGNORECASE)
 ACCESSION = re.compile(r"[a-zäöü]{0,3}[-_ ]?(?:(?:19|20)\d\d|[012]\d)", re.IGNORECASE)  # H19, B2019
 FEW_BLOCKS = 3  # of a patient
 # Further columns that name the patient, as plain headers without accents.
@@ -48,7 +49,8 @@ PATIENT_HEADER = re.compile(
     "(?:patient(?:en|s)?|pat|subject|subjekt|person|participant|donor|proband(?:en)?|individual|paciente|paziente"
     "|mrn|pid|medicalrecord|hospital|患者|bcrpatient|casesubmitter|submitter)"
     "(?:id|nr|no|num|number|nummer|numero|code|key|pseudonym|identifier|barcode|uid|uuid|hash|#|番号|编号)"
-    "|mrn|pid|patientname|patient(?:en)?pseudonym"
+    "|mrn|pid|patientname|(?:patient(?:en)?)?pseudonym|(?:fall|case)(?:nummer|nr)|redcapid|recordid|(?:nhs|chi)(?:no|number|id)"
+    "|personnummer|personnumer|cpr(?:nr|nummer)?|bsn|nhc|historiaclinica|codicefiscale|ipp|numerodedossier|studiennummer"
 )
 YEAR = re.compile(r"(?:19|20)\d\d")  # in front of the number of a case
 MOST_PARTS = 3  # that follow the patient: P3-S1-A2-HE
@@ -148,6 +150,7 @@ def note_blocks(cases: Iterable[str]) -> str:
             if patient := patient_in(case):
                 groups.setdefault(patient, []).append(case)
         counted = _counted_cases(groups, left) if patient_in is not _behind else set()
+        counted |= {start for start, group in groups.items() if _are_letters(start, group, left)}
         blocks |= {
             name: group
             for name, group in groups.items()
@@ -164,6 +167,14 @@ def note_blocks(cases: Iterable[str]) -> str:
         "trained on and tested at once: give each patient one case, or set case_from to a pattern that finds "
         "the patient in the name."
     )
+
+
+def _are_letters(start: str, group: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether L and R behind a beginning are letters of many, as in case A to case X, and no sides."""
+    letters = [
+        name for name in names if LETTERED.fullmatch(name, len(start)) and name.startswith(start)
+    ]
+    return len(letters) > len(group) and {*group} <= {*letters}
 
 
 def _counted_cases(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> set[str]:

@@ -10,6 +10,8 @@ SHORTENED = re.compile(r"\d[.,]\d+e[+-]?\d+", re.IGNORECASE)  # 1.23E+10 of a lo
 WHOLE = re.compile(r"[+-]?\d{1,5}")
 CODES = frozenset((-1, -9, -99, -999, 9, 77, 88, 98, 99, 777, 888, 998, 999, 9999))
 MOST_CLASSES = 8  # as numbers, beside which 9 or 99 is a code
+FIGURE = re.compile(r"\d")
+MOST_ALONE = 2  # labels of which one may be a number, as MSI and 0
 GAP = 4  # between the largest class and a code
 
 
@@ -49,8 +51,18 @@ def check_written(
 
 
 def code_among(cells: Iterable[str]) -> str:
-    """A number that is a code for a missing one beside small ones, as 9 beside 1, 2 and 3; else empty."""
+    """A number that is a code for a missing one beside small ones, as 9 beside 1, 2 and 3; else empty.
+
+    So is such a number, or 0, beside words: spreadsheets write 0 for a reference to an empty cell.
+    """
     cells = {*cells}
+    numbers = [*filter(WHOLE.fullmatch, cells)]
+    if (
+        len(numbers) == 1
+        and len(cells) > MOST_ALONE
+        and not any(map(FIGURE.search, cells - {*numbers}))
+    ):
+        return numbers[0] if int(numbers[0]) in CODES | {0} else ""
     if not all(map(WHOLE.fullmatch, cells)):
         return ""
     others = [int(cell) for cell in cells if int(cell) not in CODES]

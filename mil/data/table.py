@@ -8,6 +8,7 @@ from pathlib import Path
 from features.columns.spelling import plain_header
 from features.progress import Notify
 from features.slides.names import slide_name
+from mil.data.alike import check_labels
 from mil.data.case import Row
 from mil.data.headers import COHORT, COHORT_ELSE, first_column, match_columns, matches_any
 from mil.data.names import NUMBER, check_spelling, find_column, matching
@@ -60,6 +61,7 @@ def read_table(
         meant = reading.label_is if name == "label" else ()
         check_written(str(path), name, (getattr(row, name) for row in rows), meant)
     _check_rows(path, rows)
+    remarks += check_labels(str(path), (row.label for row in rows))
     if notify:
         for note in (*sheet.notes, *doubts, *remarks):
             notify(note)

@@ -26,6 +26,8 @@ SEX = re.compile(
 SERIAL = re.compile(r"[1-4]\d{4}")  # a day, as a spreadsheet counts it
 FIRST_DAY = 693_594  # of a spreadsheet, as Python counts days
 BORN_OVER = 60 * 365  # days over which the patients of a study are born, about
+MOST_BY_CHANCE = 3.0  # pairs born on one day, from which they tell nothing
+MOST_ON_A_DAY = 3  # patients; more have a day in the place of an unknown one
 ENOUGH = 0.1  # pairs born on one day by chance from which it is said how many
 NEVER = 0.01  # pairs that would agree in all facts by chance, at most
 FINE, MANY = 2, 10  # columns of so many different values, without which facts are too coarse
@@ -48,8 +50,8 @@ def note_twins(cases: Sequence[Row | Case]) -> list[str]:
         "If these are one patient, give both names one case: else a model is tested on what it was trained "
         "on."
     )
-    if born:
-        by_chance = len(unique) * (len(unique) - 1) / 2 / BORN_OVER
+    by_chance = len(unique) * (len(unique) - 1) / 2 / BORN_OVER
+    if born and by_chance < MOST_BY_CHANCE:
         chance = f" (by chance about {by_chance:.1g} would)" if by_chance >= ENOUGH else ""
         notes.append(f"{_pairs(born)} have the same date of birth{chance}. {remedy}")
     if alike := sorted({*_alike_in_all(unique)} - {*born}):
@@ -69,6 +71,7 @@ def _born_alike(cases: Sequence[Row | Case]) -> list[Pair]:
         pairs |= {
             (_name(a), _name(b))
             for group in born.values()
+            if len(group) <= MOST_ON_A_DAY
             for a, b in itertools.combinations(group, 2)
             if not any(_differ(a.other.get(sex, ""), b.other.get(sex, "")) for sex in sexes)
         }
@@ -83,6 +86,13 @@ def _days(cells: Sequence[str]) -> list[float]:
         for cell in cells
     ]
     days = read_dates(dates) or [math.nan] * len(cells)
+    of_months = Counter(
+        date[-5:] if ISO.fullmatch(date) else date[:5] for date in filter(None, dates)
+    )
+    if of_months and max(of_months.values()) > max(
+        2, len(dates) // 5
+    ):  # years alone, as 1950-01-01
+        return [math.nan] * len(cells)
     return [
         float(int(cell) + FIRST_DAY) if SERIAL.fullmatch(cell) else day
         for cell, day in zip(cells, days, strict=True)

@@ -19,9 +19,21 @@ from mil.data.quantities import (
 )
 
 _MISSING = MISSING_WORDS | {without_accents(word) for word in MISSING_WORDS}
+ABBREVIATED = re.compile(
+    r"(?:[^\W\d_]\.\s?){2,4}|(?:[^\W\d_]\s){1,3}[^\W\d_]|[^\W\d_](?:\s?/\s?[^\W\d_])+"
+)  # n. d., k A
+_ABBREVIATIONS = {re.sub(r"[.\s/]", "", word) for word in _MISSING if ABBREVIATED.fullmatch(word)}
+_REPORT = (
+    "(?:results?|reviews?|reports?|diagnosis|pathology|histology|confirmation|analysis|data|tests?|befunde?|ergebnis(?:se)?"
+    "|diagnose|histologie|analyse|r[ée]sultats?|resultados?|risultat[oi])"
+)
+AWAITED = re.compile(  # results pending, Befund ausstehend, TODO, xxx
+    rf"{_REPORT} (?:pending|awaited|ausstehend|steht aus|en attente|pendientes?|in attesa|pendentes?)"
+    rf"|(?:pending|awaiting) {_REPORT}|to ?do|x{{3,}}"
+)
 IN_BRACKETS = frozenset(("completed", "redacted"))  # missing only as the GDC writes them
 MISSING_SIGNS = re.compile(
-    r"[\s?._/\\*\u2026\u2010-\u2015\u2212-]*"
+    r"[\s?._/\\*\u00b7\u2022\u2026\u2010-\u2015\u2212-]*"
 )  # and nothing else in the cell
 INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff]")
 REMARK = re.compile(r"(.+?)(?:\s*[(\[](.+)[)\]]|\s*[,;:\u2013-]\s+(.+))")  # N/A (not tested)
@@ -68,8 +80,8 @@ def is_missing(text: str) -> bool:
     So does such a word with another as a remark, as in ``N/A (not tested)``.
     """
     word = INVISIBLE.sub("", text).strip().removeprefix("'").strip().casefold()
-    if "|" in word:  # one for each sample of a case
-        return all(map(is_missing, word.split("|")))
+    if _all_missing(re.split(r"\s*[|/;,]\s*", word), several="|" in word):
+        return True
     word = re.sub(r"\s*/\s*", "/", word.replace("_", " ").strip() or word)
     inside = BRACKETS.fullmatch(word)
     bare = inside.group(1).strip() if inside else word
@@ -77,10 +89,20 @@ def is_missing(text: str) -> bool:
         return True
     if word in _MISSING or bare in _MISSING or MISSING_SIGNS.fullmatch(bare):
         return True
+    if ABBREVIATED.fullmatch(bare) and re.sub(r"[.\s/]", "", bare) in _ABBREVIATIONS:
+        return True
+    if AWAITED.fullmatch(bare):
+        return True
     if word.startswith("n/a not "):  # as SEER writes: N/A not seq 0-59
         return True
     remark = REMARK.fullmatch(word)
     return remark is not None and all(map(is_missing, filter(None, remark.groups())))
+
+
+def _all_missing(parts: Sequence[str], *, several: bool) -> bool:
+    """Whether a cell of several values, one for each sample of a case, holds none; n/a is one word."""
+    several = several or (len(parts) > 1 and all(len(part) > 1 for part in parts))
+    return several and all(map(is_missing, parts))
 
 
 def without_missing(cells: Sequence[str], meant: Sequence[str] = ()) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mil.data.alike import check_labels
 from mil.data.case import Case, Row
 from mil.data.names import check_spelling
 from mil.data.outcomes import require_column
@@ -72,6 +73,7 @@ class Grade(GradeColumns, Task):
                 "Name all grades in grade_order if it is one; leave these cells empty if it is not known."
             )
         check_spelling(source, column, cells)
+        check_labels(source, cells, column)
         labelled = tuple(_label_row(row, column, cells[i]) for i, row in enumerate(rows))
         if not any(row.label for row in labelled):
             raise CohortError(f"{source}: no case has a {self.grade}. Fill the column in.")

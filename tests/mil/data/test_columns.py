@@ -323,7 +323,7 @@ def test_ages_beyond_a_life_are_noted():
         "Column age at diagnosis holds 630 (c22), -4 (c23), which is no age in years"
     )
     assert odd_cells(survivors(age=[str(365 * int(age)) for age in AGES])) == []  # in days
-    assert odd_cells(survivors(percentage=ages)) == []
+    assert not any("age in years" in note for note in odd_cells(survivors(percentage=ages)))
 
 
 def test_two_thousand_cases_are_looked_at_in_a_moment():

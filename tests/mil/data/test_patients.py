@@ -86,3 +86,8 @@ def test_a_word_in_the_place_of_a_patient_is_no_barcode(name, patient):
 
 def test_patients_of_a_programme_are_no_blocks():
     assert note_blocks(["TCGA-43-A474", "TCGA-43-A475", "GTEX-1117F", "GTEX-1117G"]) == ""
+
+
+def test_left_and_right_among_many_letters_are_no_sides():
+    assert note_blocks([f"case {letter}" for letter in "ABCDEFGHIJKLMNOPQRS"]) == ""
+    assert "case L, case R" in note_blocks(["case L", "case R", "other 7"])

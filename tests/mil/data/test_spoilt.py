@@ -28,6 +28,8 @@ def table(tmp_path, text):
         (["c,s1,01.02.2026", "d,s2,b"], "label '01.02.2026' is a date"),
         (["c,s1,1", "d,s2,2", "e,s3,9"], "label '9', beside 1, 2, is often a code"),
         (["c,s1,0", "d,s2,1", "e,s3,-9"], "label '-9', beside 0, 1, is often a code"),
+        (["c,s1,LMS", "d,s2,SS", "e,s3,0"], "label '0', beside LMS, SS, is often a code"),
+        (["c,s1,LMS", "d,s2,SS", "e,s3,-99"], "label '-99', beside LMS, SS, is often a code"),
         (["c,s1,1", "d,s2,3", "e,s3,9", "f,s4,99"], "label '9', beside 1, 3, 99, is often a code"),
     ],
 )
@@ -38,7 +40,9 @@ def test_spoilt_names_and_codes_are_refused(tmp_path, rows, message):
 
 @pytest.mark.parametrize(
     "labels", [["1", "2", "3"], ["1", "2"], ["8", "9", "7"], ["1", "99"], ["Marginal 2", "wide"],
-               ["May", "Juni"], ["5", "6", "9"], ["G1", "G2", "G9"], ["1e", "2e"], ["Mar", "Sept"]]
+               ["May", "Juni"], ["5", "6", "9"], ["G1", "G2", "G9"], ["MSI", "0"],
+               ["G1", "G2", "0"], ["a", "b", "5"], ["a", "b", "0", "1"],
+               ["1e", "2e"], ["Mar", "Sept"]]
 )  # fmt: skip
 def test_ordinary_labels_are_read(tmp_path, labels):
     rows = [f"c{i},s{i},{label}" for i, label in enumerate(labels)]
@@ -86,7 +90,9 @@ def test_words_that_begin_like_a_month_are_none(cell):
 @pytest.mark.parametrize(
     ("column", "cells"),
     [("patient nr", ["7", "8", "7", "9"]), ("MRN", ["0071", "8", "71", "9"]),
-     ("Patientennummer", ["x", "y", "x", ""]),
+     ("Fallnummer", ["4", "8", "4", "9"]), ("NHS number", ["a4", "8", "a4", "9"]),
+     ("record_id", ["4", "8", "4", "9"]),
+     ("pseudonym", ["k", "8", "k", "9"]), ("Patientennummer", ["x", "y", "x", ""]),
      ("submitter_id", ["TCGA-AB-1234-01", "q", "TCGA-AB-1234", "r"])],
 )  # fmt: skip
 def test_cases_of_one_patient_by_another_column_are_refused(tmp_path, column, cells):

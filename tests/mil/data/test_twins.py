@@ -61,6 +61,11 @@ def test_years_and_months_of_birth_say_too_little():
     assert note_twins(rows_of({"date of biopsy": ["1950-03-04"] * 3})) == []
 
 
+def test_days_in_the_place_of_unknown_ones_say_nothing():
+    assert note_twins(rows_of({"dob": ["1950-01-01"] * 4 + ["1961-08-17"]})) == []
+    assert note_twins(rows_of({"dob": [f"{1940 + i // 2}-07-01" for i in range(N)]})) == []
+
+
 def test_many_cases_are_born_on_one_day_by_chance():
     cells = [f"{1940 + i % 50}-0{i % 9 + 1}-{i // 50 + 10}" for i in range(200)]
     cells[9] = cells[5]

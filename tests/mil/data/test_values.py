@@ -53,8 +53,10 @@ def test_words_for_a_missing_value(text):
         "nicht bekannt",
         "\u200b",
         "Non disponible",
+        "n. d.", "N. A.", "k A", "n.k.", "n v t", "NA/NA", "unknown; NA", "\u00b7", "xxxx",
+        "TODO", "Befund ausstehend", "results pending", "awaiting review", "r\u00e9sultat en attente",
     ],
-)
+)  # fmt: skip
 def test_errors_of_excel_and_words_of_other_languages_are_missing(text):
     assert is_missing(text)
 
@@ -268,7 +270,8 @@ def test_further_words_for_a_missing_value(word):
 
 @pytest.mark.parametrize(
     "word",
-    ["blank", "pending surgery", "N/A (SS18-SSX1)", "unknown primary", "CUP (unknown primary)", "NB",
+    ["blank", "pending surgery", "N.E.D.", "O.K.", "p.o.", "MET/NA", "xx", "A B", "in progress",
+     "N/A (SS18-SSX1)", "unknown primary", "CUP (unknown primary)", "NB",
      "T (NA)", "not otherwise specified", "NOS",
      "NET, G1", "undifferentiated", "none (wild type)", "Unknown - DDLPS",
      "no residual", "no mutation", "NV", "TB", "NAT1", "n.b.c.", "No", "nodal"],
