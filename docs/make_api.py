@@ -68,6 +68,7 @@ This page is written from the docstrings by `python docs/make_api.py`.
 """
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example")
 WIDTH = 100  # of a signature on one line
+QUOTES = "'\""
 
 
 def write_page() -> str:
@@ -143,8 +144,13 @@ def signature(name: str, value: Any) -> list[str]:
     """How a function is called, or what a class is derived from."""
     if not isinstance(value, type):
         return [f"```text\n{call(f'mil.{name}', node_of(value))}\n```\n"]
-    bases = [base.__name__ for base in value.__bases__ if base.__name__ in mil.__all__]
-    return [f"Derived from `mil.{bases[0]}`.\n"] if bases and bases[0] != name else []
+    bases = [base.__name__ for base in value.__bases__ if is_public(base)]
+    return [f"Derived from `mil.{bases[0]}`.\n"] if bases else []
+
+
+def is_public(value: type) -> bool:
+    """Whether ``mil`` offers this very class, and not another of its name, as `typing.Protocol` is."""
+    return value.__name__ in mil.__all__ and getattr(mil, value.__name__) is value
 
 
 def _default(field: "dataclasses.Field[Any]") -> str:
@@ -152,7 +158,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
 
 
 def describe_class(value: type) -> list[str]:
-    """Its settings with their defaults, and its methods and properties with their first sentences."""
+    """Its settings with their defaults, its methods and properties with their first sentences and errors."""
     settings = [
         f"- `{field.name}{_default(field)}`: {field.metadata['help']}"
         for field in (dataclasses.fields(value) if dataclasses.is_dataclass(value) else ())
@@ -160,18 +166,40 @@ def describe_class(value: type) -> list[str]:
     ]
     methods = []
     for name, member in public_members(value):
-        function = member.fget if isinstance(member, property) else member
-        shown = name if isinstance(member, property) else call(name, node_of(function), short=True)
-        text = split_docstring(inspect.getdoc(member) or "")[0].split("\n\n")[0]
-        methods.append(f"- `{shown}`: {' '.join(text.split())}")
+        text, sections = split_docstring(inspect.getdoc(member) or "")
+        text = " ".join([*text.split("\n\n")[0].split(), *errors_of(sections)])
+        methods.append(f"- `{shown(name, member)}`: {text}")
     parts = [("Settings", settings), ("Methods and properties", methods)]
     return ["\n".join([f"{title}:\n", *lines, ""]) for title, lines in parts if lines]
 
 
+def shown(name: str, member: Any) -> str:
+    """How a method is called, on one line; what a property returns."""
+    if not isinstance(member, property):
+        return unquote(one_line(name, node_of(member)))
+    returns = node_of(member.fget).returns
+    return f"{name}: {unquote(ast.unparse(returns).strip(QUOTES))}" if returns else name
+
+
+def errors_of(sections: dict[str, str]) -> list[str]:
+    """The errors that a method raises, by name."""
+    names = re.findall(r"^([A-Z][\w, ]+): ", sections.get("Raises", ""), flags=re.MULTILINE)
+    return (
+        [f"Raises {', '.join(f'`{name}`' for name in ', '.join(names).split(', '))}."]
+        if names
+        else []
+    )
+
+
 def public_members(value: Any) -> list[tuple[str, Any]]:
-    """The public methods and properties of a class: its own, and those of its bases in the interface."""
+    """The public methods and properties of a class: its own, and those of bases that have no section."""
     members = []
-    classes = [c for c in getattr(value, "__mro__", ()) if c is value or "mil.api." in c.__module__]
+    classes = [
+        owner
+        for owner in getattr(value, "__mro__", ())
+        if owner is value
+        or (owner.__module__.startswith(("mil.", "features.")) and not is_public(owner))
+    ]
     named = {name: member for owner in reversed(classes) for name, member in vars(owner).items()}
     for name, member in named.items():
         function = getattr(member, "__func__", member)
@@ -189,17 +217,20 @@ def node_of(function: Any) -> ast.FunctionDef:
     return node
 
 
-def call(name: str, node: ast.FunctionDef, *, short: bool = False) -> str:
-    """A definition without its body; the short form names the parameters only."""
-    arguments = node.args
-    if short:
-        everything = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-        return f"{name}({', '.join(a.arg for a in everything if a.arg not in ('self', 'cls'))})"
-    returns = ast.unparse(node.returns).strip("'\"") if node.returns else "None"
-    line = unquote(f"{name}({ast.unparse(arguments)}) -> {returns}")
+def call(name: str, node: ast.FunctionDef) -> str:
+    """A definition without its body, on a line for each parameter where one does not hold them."""
+    line = unquote(one_line(name, node))
     if len(line) <= WIDTH:
         return line
-    return unquote("\n    ".join([f"{name}(", *split_arguments(arguments)]) + f"\n) -> {returns}")
+    _, _, returns = line.rpartition(" -> ")
+    return unquote("\n    ".join([f"{name}(", *split_arguments(node.args)]) + f"\n) -> {returns}")
+
+
+def one_line(name: str, node: ast.FunctionDef) -> str:
+    """A definition without its body and without the object that it belongs to."""
+    returns = ast.unparse(node.returns).strip(QUOTES) if node.returns else "None"
+    arguments = re.sub(r"^(self|cls)(, /)?(, |$)", "", ast.unparse(node.args))
+    return f"{name}({arguments}) -> {returns}"
 
 
 def split_arguments(arguments: ast.arguments) -> list[str]:

@@ -138,6 +138,25 @@ def test_the_page_has_exactly_the_public_names():
     assert [name for names in WRITER["GROUPS"].values() for name in names] == headings
 
 
+def section(name):
+    """The part of the page on one public name."""
+    return PAGE.partition(f"### `mil.{name}`\n")[2].partition("\n### ")[0]
+
+
+def test_a_base_class_is_known_by_itself_and_not_by_its_name():
+    assert "Derived from" not in section("Evaluation")  # of typing.Protocol
+    assert "Derived from `mil.MilError`." in section("CohortError")
+
+
+def test_inherited_members_of_a_run_are_on_the_page_with_signatures_and_errors():
+    lines = section("Run").splitlines()
+    assert "- `models: tuple[str, ...]`: Names of the models that were fitted." in lines
+    bag = next(line for line in lines if line.startswith("- `bag(slide: str) -> Bag`: "))
+    assert bag.endswith("Raises `BagError`, `RunError`.")
+    public = {name for name in dir(mil.Run) if not name.startswith("_")}
+    assert public == {re.match(r"- `(\w+)", line)[1] for line in lines if line.startswith("- `")}
+
+
 def test_every_function_has_an_example():
     for name in NAMES:
         value = getattr(mil, name)

@@ -13,7 +13,7 @@ from mil.evaluation.display import Table
 from mil.likeness.hidden import hidden, hidden_case
 from mil.likeness.reference import SlideReference
 from mil.runs.inputs import FOREIGN_REGIONS
-from mil.runs.run import Run
+from mil.runs.run import Run, require_model
 from mil.runs.slide_reference import fold_reference_of_run, reference_of_run
 
 NO_PICTURES = (
@@ -44,7 +44,7 @@ def predictor_of_run(run: Run, model: str = "") -> Predictor:
             f"{run.path} is no cross-validation and no trained model. Predict with one of these."
         )
     name = model or run.models[0]
-    run.require_model(name)
+    require_model(run, name)
     fit = Fit(0, 0, run.load(name))
     reader = reader_class(run.task).of_run(fit.model.readout, None, name)
     return _predictor(run, name, (fit,), reader, "", ())

@@ -8,7 +8,7 @@ from mil.errors import FitError
 from mil.explanation.methods import Method, bag_methods
 from mil.heads.registry import head_class, loadable_models
 from mil.learning.fitted import FittedModel
-from mil.runs.run import Run
+from mil.runs.run import Run, require_model
 
 
 def choose_model(run: Run, method: Method | None = None, model: str | None = None) -> str:
@@ -30,7 +30,7 @@ def choose_model(run: Run, method: Method | None = None, model: str | None = Non
     if model is None and able:
         return min(able, key=lambda name: not head_class(name).learns_attention)
     if model is not None:
-        run.require_model(model)
+        require_model(run, model)
         head_class(model)  # which names the package that is missing
     raise FitError(_refusal(run, method, model, able))
 

@@ -11,6 +11,7 @@ from features.progress import Progress
 from features.slides.find import find_slides
 from mil.errors import FitError, RunError
 from mil.explanation.methods import Method, find_method
+from mil.runs.facts import slide_hint
 from mil.runs.inputs import check_inputs, usable_bags
 from mil.runs.run import Run
 
@@ -127,7 +128,7 @@ class MapInput:
         if not self.path.exists():
             raise RunError(
                 f"{self.path}: there is no such file, and the run has no slide of this name."
-                f"{run.slide_hint(self.path.name)}"
+                f"{slide_hint(run, self.path.name)}"
             )
         check_inputs([self.path], run.recipe, self.annotations)
         if self.is_bag:

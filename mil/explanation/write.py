@@ -31,7 +31,7 @@ from mil.explanation.single_tile import single_tile_scores
 from mil.explanation.slides import bag_tiles, draw_picture, load_bag_backbone, open_bag_slide
 from mil.explanation.target import explanation_target
 from mil.runs.files import write_json
-from mil.runs.run import Relation, Run
+from mil.runs.run import Relation, Run, check_bag
 
 RANDOM_WEIGHTS = "The backbone has random weights: what lights up in a tile was not learnt."
 
@@ -126,7 +126,7 @@ def explain_slide(
         SlideError: the slide is not the bag's.
     """
     request.check_slide(available=slide is not None)
-    run.check_bag(bag)
+    check_bag(run, bag)
     opening = open_bag_slide(slide.path, bag, slide.mpp, notify) if slide else nullcontext()
     with opening as opened:
         picture = draw_picture(opened, request.mpp) if opened and request.mpp else None

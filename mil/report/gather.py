@@ -20,6 +20,7 @@ from mil.explanation.target import explanation_target
 from mil.heads.registry import head_class, loadable_models, loading_problem
 from mil.report.facts import IN_TABLE, Facts, Heatmap
 from mil.report.sections import Report, load_sections
+from mil.runs.facts import start_notes
 from mil.runs.run import Run
 from mil.runs.run_log import describe_runs
 from mil.runs.unchanged import check_outcomes
@@ -43,7 +44,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         *filter(None, [describe_runs(run, cohort)]),
         *note_declared(cohort.cases),
         *_head_warnings(run),
-        *run.start_notes,
+        *start_notes(run),
     ]
     return Report(
         page=page,

@@ -117,17 +117,6 @@ class RunFacts:
         return bags
 
     @property
-    def start_notes(self) -> tuple[str, ...]:
-        """What does not suit the cases in the weights that its heads started from."""
-        return tuple(self.info.get("start_notes", ()))
-
-    @property
-    def tissue_bags(self) -> Mapping[str, str]:
-        """The fingerprint of each slide's bag of tissue, of a run that segmented in each fold."""
-        bags: Mapping[str, str] = self.info.get("tissue_bags", {})
-        return bags
-
-    @property
     def recipe(self) -> Mapping[str, Any]:
         """How the bags were made."""
         recipe: Mapping[str, Any] = self.info.get("recipe", {})
@@ -137,13 +126,6 @@ class RunFacts:
     def random_backbone(self) -> bool:
         """Whether the backbone's weights were random."""
         return has_random_weights(self.recipe)
-
-    def slide_hint(self, name: str) -> str:
-        """Which slide a name may mean: one of the case of this name, or one of a similar name."""
-        if own := sorted(slide for slide in self.bags if self.cases.get(slide) == name):
-            slides = f"slide is {own[0]}" if len(own) == 1 else f"slides are {listed(own)}"
-            return f" {name} is a case; its {slides}."
-        return suggest(name, self.bags) or " Name one of its slides."
 
     def case_of(self, slide: str, case: str = "") -> str:
         """The case of a slide: that of the run's table, else ``case`` of its bag, else empty.
@@ -184,20 +166,7 @@ class RunFacts:
         """
         for name in self.info.get("results", {}):
             if name in files.RESULTS:
-                self.verified(self.path / name)
-
-    def verified(self, path: Path) -> Path:
-        """A file of the run, as the run wrote it.
-
-        Raises:
-            RunError: it is not.
-        """
-        checksum = self.info.get("results", {}).get(path.relative_to(self.path).as_posix())
-        if checksum and not (path.is_file() and files.sha256_of(path) == checksum):
-            raise RunError(
-                f"{path} is not as the run wrote it. Put it back, or make the run again."
-            )
-        return path
+                verified(self, self.path / name)
 
     def metrics_of(self, model: str) -> Mapping[str, Any] | None:
         """What metrics.json has of a model; None where the run has not measured it.
@@ -208,7 +177,7 @@ class RunFacts:
         path = self.path / "metrics.json"
         if not path.is_file():
             return None
-        results = parse_json(self.verified(path).read_text(encoding="utf-8"))["models"]
+        results = parse_json(verified(self, path).read_text(encoding="utf-8"))["models"]
         return next((result for result in results if result["model"] == model), None)
 
     def trained_on(self, model: str, fold: Fold) -> tuple[str, ...] | None:
@@ -219,19 +188,6 @@ class RunFacts:
         return tuple(parse_json(card.read_text(encoding="utf-8"))["trained_on"])
 
     # Places of files.
-
-    def last_place(self, name: str) -> Path | None:
-        """Where the run last knew its ``cohort`` or ``store`` to lie; None where it has none."""
-        place = self.moved.get(name) or self.settings.stored.get(name)
-        return Path(place) if place else None
-
-    @property
-    def nearby(self) -> Mapping[str, Path]:
-        """Where the table and the store would lie if they had been moved together with the folder."""
-        places: Mapping[str, str] = self.info.get("places", {})
-        return {
-            name: Path(os.path.normpath(self.path.absolute() / p)) for name, p in places.items()
-        }
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -254,3 +210,46 @@ class RunFacts:
     def fold_segmenter(self, fold: Fold) -> Path:
         """The file of the segmenter that a fold has trained."""
         return self.path / "folds" / fold.name / "segmenter.safetensors"
+
+
+def start_notes(run: RunFacts) -> tuple[str, ...]:
+    """What does not suit the cases in the weights that its heads started from."""
+    return tuple(run.info.get("start_notes", ()))
+
+
+def tissue_bags(run: RunFacts) -> Mapping[str, str]:
+    """The fingerprint of each slide's bag of tissue, of a run that segmented in each fold."""
+    bags: Mapping[str, str] = run.info.get("tissue_bags", {})
+    return bags
+
+
+def slide_hint(run: RunFacts, name: str) -> str:
+    """Which slide a name may mean: one of the case of this name, or one of a similar name."""
+    if own := sorted(slide for slide in run.bags if run.cases.get(slide) == name):
+        slides = f"slide is {own[0]}" if len(own) == 1 else f"slides are {listed(own)}"
+        return f" {name} is a case; its {slides}."
+    return suggest(name, run.bags) or " Name one of its slides."
+
+
+def verified(run: RunFacts, path: Path) -> Path:
+    """A file of the run, as the run wrote it.
+
+    Raises:
+        RunError: it is not.
+    """
+    checksum = run.info.get("results", {}).get(path.relative_to(run.path).as_posix())
+    if checksum and not (path.is_file() and files.sha256_of(path) == checksum):
+        raise RunError(f"{path} is not as the run wrote it. Put it back, or make the run again.")
+    return path
+
+
+def last_place(run: RunFacts, name: str) -> Path | None:
+    """Where the run last knew its ``cohort`` or ``store`` to lie; None where it has none."""
+    place = run.moved.get(name) or run.settings.stored.get(name)
+    return Path(place) if place else None
+
+
+def nearby(run: RunFacts) -> Mapping[str, Path]:
+    """Where the table and the store would lie if they had been moved together with the folder."""
+    places: Mapping[str, str] = run.info.get("places", {})
+    return {name: Path(os.path.normpath(run.path.absolute() / p)) for name, p in places.items()}

@@ -17,7 +17,7 @@ from features.errors import BagError, SarcomilError
 from features.files.parse import parse_json
 from mil.data.case import Row
 from mil.errors import RunError
-from mil.runs.facts import RunFacts
+from mil.runs.facts import RunFacts, last_place, nearby, tissue_bags
 from mil.runs.files import MOVED, write_json
 
 R = TypeVar("R", bound=RunFacts)
@@ -136,8 +136,8 @@ def at_places(run: R, places: Mapping[str, Path], rows: Callable[[R], Sequence[R
     """
     run = replace(run, moved={**run.moved, **places})
     if store := places.get("store"):
-        own_bags = run.settings.own_bags and not run.tissue_bags
-        check_store(run.path, run.tissue_bags or run.bags, store, own_bags=own_bags)
+        own_bags = run.settings.own_bags and not tissue_bags(run)
+        check_store(run.path, tissue_bags(run) or run.bags, store, own_bags=own_bags)
     if cohort := places.get("cohort"):
         check_table(run.path, run.cases, run.labels, run.task.label_rows(rows(run), str(cohort)))
     write_moved(run.path, run.moved)
@@ -148,8 +148,8 @@ def at_nearby_places(run: R, rows: Callable[[R], Sequence[Row]]) -> R:
     """The run whose folder was moved together with its table or store: these are known by their content."""
     if not (run.cases and run.bags):
         return run
-    for name, place in run.nearby.items():
-        known = run.last_place(name)
+    for name, place in nearby(run).items():
+        known = last_place(run, name)
         if known and place.exists() and not known.exists():
             try:
                 run = at_places(run, {name: place}, rows)

@@ -17,7 +17,7 @@ from mil.data.table import read_table, reserved_rows, split_train_test
 from mil.errors import CohortError, FitError, LeakageError, NotInRun, RunError
 from mil.runs import files
 from mil.runs.cases import cohort_as_tested
-from mil.runs.facts import RunFacts
+from mil.runs.facts import RunFacts, slide_hint, tissue_bags, verified
 from mil.runs.moved import at_nearby_places, at_places, read_moved
 
 if TYPE_CHECKING:  # torch comes only with what needs it
@@ -130,7 +130,7 @@ class Run(RunFacts):
             **self.settings.reading.words(),
         )
         for bag in cohort.bags:
-            if self.tissue_bags.get(bag.slide) != bag.data_sha256:
+            if tissue_bags(self).get(bag.slide) != bag.data_sha256:
                 raise RunError(
                     f"{store}: the bag of {bag.slide} has changed since the run. Make the run again."
                 )
@@ -144,13 +144,13 @@ class Run(RunFacts):
             RunError: it has changed since the run, or the run has no such slide.
         """
         bag = read_bag(self.bag_path(slide))
-        self.check_bag(bag)
+        check_bag(self, bag)
         return bag
 
     def bag_path(self, slide: str) -> Path:
         """The file of a slide's bag, as in ``bag``."""
         if self.bags and slide not in self.bags:
-            raise NotInRun(f"{self.path} has no slide {slide!r}.{self.slide_hint(slide)}")
+            raise NotInRun(f"{self.path} has no slide {slide!r}.{slide_hint(self, slide)}")
         if self.settings.own_bags:
             fold = self.fold_of(self.case_of(slide))
             if fold is None:
@@ -159,18 +159,6 @@ class Run(RunFacts):
         else:
             store = self._store()
         return store / f"{slide}.h5"
-
-    def check_bag(self, bag: Bag) -> None:
-        """Refuse a bag that is not the one the run has read under this name.
-
-        Raises:
-            RunError: it has changed.
-        """
-        if self.bags.get(bag.slide, bag.data_sha256) != bag.data_sha256:
-            raise RunError(
-                f"The bag of {bag.slide} has changed since {self.path} was made. Put the old one back, or "
-                "make the run again."
-            )
 
     def _store(self) -> Path:
         store = self.moved.get("store", self.settings.store)
@@ -195,7 +183,7 @@ class Run(RunFacts):
     @property
     def predictions_path(self) -> Path:
         """The table of predictions, as the run wrote it."""
-        return self.verified(self.path / files.PREDICTIONS)
+        return verified(self, self.path / files.PREDICTIONS)
 
     def predictions(self) -> "Predictions":
         """The predictions out of fold.
@@ -214,7 +202,7 @@ class Run(RunFacts):
         Raises:
             RunError: there are none, or they are not those the run has written.
         """
-        return read_folds(self.verified(self.path / files.FOLDS))
+        return read_folds(verified(self, self.path / files.FOLDS))
 
     def fold_of(self, case: str) -> Fold | None:
         """The fold of the first repeat that tests a case; None where none does."""
@@ -233,7 +221,7 @@ class Run(RunFacts):
         from mil.learning.fitted import load_model
 
         path = self.model_path(model, fold)
-        fitted = load_model(self.verified(path))
+        fitted = load_model(verified(self, path))
         if fold and (seen := matching(fold.test, fitted.trained_on)):
             raise LeakageError(
                 f"{path} was trained on {seen[0]}, which fold {fold.index} tests. Make the run again."
@@ -259,7 +247,7 @@ class Run(RunFacts):
             RunError: a file is not as the run wrote it.
             FitError: the model's file is missing.
         """
-        self.require_model(model)
+        require_model(self, model)
         case = self.case_of(slide, case)
         if not self.cross_validated:
             fitted = self.load(model)
@@ -284,21 +272,6 @@ class Run(RunFacts):
                     return fitted, Relation(fold, seen=False)
         return first, Relation(first_fold, seen)
 
-    def require_model(self, model: str) -> None:
-        """Refuse a model whose fits the run does not have.
-
-        Raises:
-            NotInRun: the run has no model of this name.
-            RunError: the model is a combination, whose fits are not kept.
-        """
-        if "+" in model or model.startswith("clinical-selected"):
-            raise RunError(
-                f"{model} is a regression fitted anew in each fold from a model's score and clinical "
-                f"columns, and its fits are not kept. Name one of {', '.join(self.models)}."
-            )
-        if problem := unknown_problem("model", [model], self.models):
-            raise NotInRun(f"{self.path}: {problem}")
-
     def ensemble(self, model: str) -> "tuple[FittedModel, ...]":
         """The fits of one model in every fold and repeat, which read the same bags.
 
@@ -308,7 +281,7 @@ class Run(RunFacts):
             FitError: a fit was not kept.
         """
         self.require_finished()
-        self.require_model(model)
+        require_model(self, model)
         if self.settings.finetunes:
             raise RunError(
                 f"{self.path} fine-tuned a backbone in each fold: its models read different features and are "
@@ -325,7 +298,7 @@ class Run(RunFacts):
             FitError: a fit was not kept.
         """
         self.require_finished()
-        self.require_model(model)
+        require_model(self, model)
         folds = self.folds
         missing = [p.name for fold in folds if not (p := self.model_path(model, fold)).exists()]
         if missing:
@@ -334,6 +307,35 @@ class Run(RunFacts):
                 f"{missing[0]}. Make the run again."
             )
         return tuple(self.load(model, fold) for fold in folds)
+
+
+def check_bag(run: Run, bag: Bag) -> None:
+    """Refuse a bag that is not the one the run has read under this name.
+
+    Raises:
+        RunError: it has changed.
+    """
+    if run.bags.get(bag.slide, bag.data_sha256) != bag.data_sha256:
+        raise RunError(
+            f"The bag of {bag.slide} has changed since {run.path} was made. Put the old one back, or "
+            "make the run again."
+        )
+
+
+def require_model(run: Run, model: str) -> None:
+    """Refuse a model whose fits the run does not have.
+
+    Raises:
+        NotInRun: the run has no model of this name.
+        RunError: the model is a combination, whose fits are not kept.
+    """
+    if "+" in model or model.startswith("clinical-selected"):
+        raise RunError(
+            f"{model} is a regression fitted anew in each fold from a model's score and clinical "
+            f"columns, and its fits are not kept. Name one of {', '.join(run.models)}."
+        )
+    if problem := unknown_problem("model", [model], run.models):
+        raise NotInRun(f"{run.path}: {problem}")
 
 
 def to_run(source: "Run | os.PathLike[str] | str") -> Run:

@@ -5,6 +5,7 @@ from features.errors import FeaturesError
 from mil.errors import MilError, RunError
 from mil.likeness.fold_reference import FoldReference, FoldSlides
 from mil.likeness.reference import SlideReference, load_reference
+from mil.runs.facts import verified
 from mil.runs.files import REFERENCE
 from mil.runs.run import Run
 
@@ -12,7 +13,7 @@ from mil.runs.run import Run
 def reference_of_run(run: Run) -> tuple[SlideReference | None, str]:
     """The reference of a run, from its file or from its bags; and why there is none, else empty."""
     if (run.path / REFERENCE).is_file():
-        return load_reference(run.verified(run.path / REFERENCE)).hidden(), ""
+        return load_reference(verified(run, run.path / REFERENCE)).hidden(), ""
     try:
         bags = [run.bag(slide) for slide in run.cases]
         if not bags:

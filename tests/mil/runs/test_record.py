@@ -13,6 +13,7 @@ from features.bags.store import lock_file
 from mil.data.splits import Fold
 from mil.errors import RunError
 from mil.runs import record
+from mil.runs.facts import verified
 from mil.runs.files import FORMAT, write_json
 from mil.runs.record import finish_run, start_run, update_run, versions
 from mil.runs.run import Run, open_run
@@ -381,10 +382,10 @@ def test_a_model_put_in_place_of_the_runs_own_is_refused(path):
     run = start(path)
     model = with_model(run)
     run = finish_run(run)
-    assert run.verified(model) == model
+    assert verified(run, model) == model
     model.write_text("of another run")
     with pytest.raises(RunError, match=r"abmil.safetensors is not as .*make the run again"):
-        open_run(path).verified(model)
+        verified(open_run(path), model)
 
 
 def test_a_model_removed_to_save_space_spoils_no_result(path):

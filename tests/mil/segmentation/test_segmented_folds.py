@@ -28,6 +28,7 @@ from mil.data.splits import Fold, split_cases
 from mil.errors import CohortError, FitError, RunError
 from mil.likeness.hidden import COST
 from mil.runs.cross_validation import Computing, Plan
+from mil.runs.facts import last_place
 from mil.runs.record import NewRun
 from mil.runs.run import open_run
 from mil.segmentation import per_fold
@@ -233,7 +234,7 @@ def test_packed_segmenters_name_nobody_and_another_in_their_place_promises_nothi
 
 def test_a_segmenter_of_a_fold_that_is_gone_is_named(result, study, tmp_path):
     shutil.copytree(result.run.path, tmp_path / "run")
-    run = open_run(tmp_path / "run", store=result.run.last_place("store"))
+    run = open_run(tmp_path / "run", store=last_place(result.run, "store"))
     drawings = tmp_path / "annotations"
     drawings.mkdir()
     job = SlideJob(slide="new", files=(tmp_path / "new.tiff",))
