@@ -134,8 +134,10 @@ def _predictor(
     performance: str,
     notes: tuple[str, ...],
 ) -> Predictor:
-    from mil.heads.registry import reads_table
+    from mil.heads.registry import head_class, reads_table
 
+    if head_class(model).learns_from == "counts":
+        notes += (f"Model {model} looks at no slide: it answers the same for every case.",)
     by_fold, reference = None, None
     if run.settings.finetunes:
         by_fold, note = fold_reference_of_run(run)

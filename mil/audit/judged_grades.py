@@ -75,9 +75,10 @@ class JudgedGrades(JudgedRun):
                 f"{self.lead} has a quadratic kappa of {kappa.value:.2f} ({kappa.low:.2f} to "
                 f"{kappa.high:.2f}) from {self.evaluation.n_cases} cases"
             )
-        if kappa.low is None or kappa.low <= 0:
+        order = self.best.metrics["somers_d"].low
+        if order is None or order <= 0:
             summary.warnings.append(
-                f"{self.lead}, the best model, is not shown to grade better than chance."
+                f"{self.lead}, the best model, is not shown to order the cases better than chance."
             )
 
     def refit(

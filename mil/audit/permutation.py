@@ -51,7 +51,8 @@ class PermutationTest:
         values: the metric of each shuffle; empty for a model that orders nothing.
         observed: the metric with the true outcomes.
         p_value: share of shuffles, the true outcomes counted among them, that reach the observed metric
-            (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585); None without a metric.
+            (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585); None without a metric, and where it is that
+            of chance throughout: a model that gives all cases one answer is not tested.
         alarm_at: the least mean of the shuffles that would have raised the alarm.
         leaks: whether their mean is above chance by more than chance explains.
     """
@@ -160,7 +161,7 @@ def judge_permutations(
     tests = []
     for model, score in observed.items():
         values = [p.value for p in permutations if p.model == model and p.value is not None]
-        if score is None or len(values) < 2:
+        if score is None or len(values) < 2 or {score, *values} == {chance}:
             tests.append(
                 PermutationTest(
                     model, metric, chance, tuple(values), score, None, None, leaks=False

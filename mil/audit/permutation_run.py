@@ -104,6 +104,11 @@ def _read(out: Path, run: Run) -> list[Permutation]:
     card = parse_json(path.read_text(encoding="utf-8"))
     if card.get("predictions") != run.predictions_sha256:
         raise RunError(f"{out} holds shuffles of another run. Choose another folder.")
+    if card.get("metric") != run.task.null_metric[0]:
+        raise RunError(
+            f"{out} holds shuffles that an earlier version judged by {card.get('metric')}. Choose another "
+            "folder."
+        )
     if card.get("sha256") != _checksum(card):
         raise RunError(
             f"{path} is not as it was written. Remove it, and the shuffles are run again."

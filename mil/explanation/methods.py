@@ -24,7 +24,7 @@ def _reads_tiles(head: "type[Head]") -> bool:
 
 
 def _reads_bags(head: "type[Head]") -> bool:
-    return head.learns_from != "table"
+    return head.learns_from not in ("table", "counts")
 
 
 def _learns_attention(head: "type[Head]") -> bool:

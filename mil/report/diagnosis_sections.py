@@ -72,7 +72,7 @@ class DiagnosisSections(Sections[DiagnosisReport]):
 
     @property
     def lead(self) -> ModelResult:
-        """The model that is right on most cases; among equals the first."""
+        """The first of ``ClassEvaluation.ranked``."""
         return self.report.evaluation.best()
 
     @property
@@ -107,7 +107,11 @@ class DiagnosisSections(Sections[DiagnosisReport]):
             f"class {percent(majority)}."
         ]
         if len(evaluation.models) > 1:
-            equals = [r.model for r in evaluation.models if r.correct == lead.correct][1:]
+            equals = [
+                result.model
+                for result in evaluation.models
+                if result.correct == lead.correct and result is not lead and not result.constant
+            ]
             sentences.append(picked_sentence(len(evaluation.models), equals))
         if not self.beats_guessing:
             sentences.append(

@@ -57,13 +57,13 @@ class GradeSections(Sections[GradeReport]):
 
     @property
     def lead(self) -> GradeResult:
-        """The model of the highest quadratic kappa."""
+        """The first of ``GradeEvaluation.ranked``."""
         return self.report.evaluation.best()
 
     @property
     def beats_guessing(self) -> bool:
-        """The interval of quadratic kappa lies above 0."""
-        low = self.lead.metrics["quadratic_kappa"].low
+        """The interval of Somers' D, of the order of the expected grades, lies above 0."""
+        low = self.lead.metrics["somers_d"].low
         return low is not None and low > 0
 
     @property
@@ -89,15 +89,31 @@ class GradeSections(Sections[GradeReport]):
             equals = [
                 result.model
                 for result in evaluation.models
-                if result is not lead and result.metrics["quadratic_kappa"].value == value
+                if result.metrics["quadratic_kappa"].value == value
+                and result is not lead
+                and not result.constant
             ]
             sentences.append(picked_sentence(len(evaluation.models), equals))
+        return (*sentences, self._order())
+
+    def _order(self) -> str:
+        """Whether the lead puts the cases in the order of their grades, which needs no right grade."""
+        order, kappa = self.lead.metrics["somers_d"], self.lead.metrics["quadratic_kappa"]
+        if order.value is None:
+            return "It gives all cases of a fold the same answer: it has not learned the grades."
+        limits = "" if order.low is None else f", {order.low:.2f} to {order.high:.2f}"
+        measured = f"(Somers' D {order.value:.2f}{limits})"
         if not self.beats_guessing:
-            sentences.append(
-                "Its interval reaches down to chance: these cases alone do not show that it has learned the "
-                "grades."
+            return (
+                f"The order of its expected grades reaches down to chance {measured}: these cases alone do "
+                "not show that it has learned the grades."
             )
-        return tuple(sentences)
+        if kappa.low is not None and kappa.low > 0:
+            return f"Its expected grades put the cases in an order better than chance {measured}."
+        return (
+            f"Its expected grades put the cases in an order better than chance {measured}, although the "
+            "grades that it names do not agree better than chance. Use its order, not its grades."
+        )
 
     def limitations(self) -> tuple[str, ...]:
         """What so many cases of so many grades cannot show."""

@@ -123,8 +123,12 @@ class SurvivalSections(Sections[SurvivalReport]):
             f"(Harrell's C {c.value:.2f}{limits}); guessing gives 50\N{NO-BREAK SPACE}%."
         ]
         if len(evaluation.models) > 1:
-            equals = [r.model for r in evaluation.models if r.metrics["harrell"].value == c.value][
-                1:
+            equals = [
+                result.model
+                for result in evaluation.models
+                if result.metrics["harrell"].value == c.value
+                and result is not lead
+                and not result.constant
             ]
             sentences.append(picked_sentence(len(evaluation.models), equals))
         if not self.beats_guessing:

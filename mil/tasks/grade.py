@@ -45,8 +45,8 @@ class Grade(GradeColumns, Task):
     group: ClassVar[str] = "grade"
     default_models: ClassVar[tuple[str, ...]] = ("majority", "pooled-logistic", "mean", "abmil")
     head_outcome: "ClassVar[Outcome]" = "ordered"
-    null_metric: ClassVar[tuple[str, float]] = ("quadratic_kappa", 0.0)
-    null_label: ClassVar[str] = "quadratic kappa"
+    null_metric: ClassVar[tuple[str, float]] = ("somers_d", 0.0)
+    null_label: ClassVar[str] = "Somers' D"
     page: ClassVar[str] = "mil.report.grade_sections:GradeSections"
     audit: ClassVar[str] = "mil.audit.judged_grades:JudgedGrades"
     case_answers: ClassVar[str] = "mil.report.grade_cards:case_answers"
@@ -178,10 +178,8 @@ class Grade(GradeColumns, Task):
 
     @classmethod
     def describe_guessing(cls, result: Mapping[str, Any]) -> str:
-        """By the lower limit of quadratic kappa."""
-        return limit_beyond_chance(
-            "quadratic kappa", result.get("quadratic_kappa"), cls.null_metric[1]
-        )
+        """By the lower limit of Somers' D: the order that the expected grades give the cases."""
+        return limit_beyond_chance(cls.null_label, result.get("somers_d"), cls.null_metric[1])
 
     def check_combinable(self, classes: Sequence[str]) -> None:
         """No regression here takes grades."""

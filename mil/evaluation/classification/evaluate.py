@@ -70,12 +70,15 @@ class ClassEvaluation(ByModel[ModelResult]):
         return max(self.class_counts) / self.n_cases
 
     def best(self) -> ModelResult:
-        """The model with most cases correct; the first among equals."""
+        """The first of ``ranked``."""
         return self.ranked()[0]
 
     def ranked(self) -> list[ModelResult]:
-        """The models by their cases correct, the best first; equals in the order of the table."""
-        return sorted(self.models, key=lambda result: -result.correct)
+        """The models by their cases correct, the best first; equals in the order of the table.
+
+        Those that give all cases of a fold one answer come last: they have found nothing in the slides.
+        """
+        return sorted(self.models, key=lambda result: (result.constant, -result.correct))
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers, text, lists and dicts; None for what is undefined."""
@@ -173,6 +176,7 @@ def _evaluate_model(
         spread={name: spread(values) for name, values in per_repeat.items()},
         calibration=calibrate(scores.repeats, scores.classes),
         conformal=conformal(scores.repeats, scores.classes, settings.coverage),
+        constant=scores.constant,
     )
 
 

@@ -12,6 +12,8 @@ from mil.evaluation.classification.per_class import average_precisions
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.intervals import Estimate
 
+ONE_ANSWER = "undefined: the model gives all cases of a fold the same answer, so it ranks none"
+
 
 @dataclass(frozen=True, eq=False)
 class ModelScores:
@@ -78,9 +80,12 @@ class ModelScores:
         """Why the ranking of the cases is undefined; empty where it is defined."""
         if self.absent:
             return f"undefined: no case of {', '.join(self.absent)}"
-        if all(depends_on_fold_alone(scores) for scores in self.repeats):
-            return "undefined: the answer depends on the fold alone"
-        return ""
+        return ONE_ANSWER if self.constant else ""
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether all cases of a fold get one answer, in every repeat."""
+        return all(depends_on_fold_alone(scores) for scores in self.repeats)
 
     @cached_property
     def precisions(self) -> tuple[Estimate, ...]:

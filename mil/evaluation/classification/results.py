@@ -31,6 +31,7 @@ class ModelResult:
         spread: their spread over the repeats; None where one is undefined.
         calibration: whether probabilities agree with observed frequencies.
         conformal: sets of classes with a stated coverage.
+        constant: whether it gives all cases of a fold one answer, as the majority rule does.
     """
 
     model: str
@@ -45,6 +46,7 @@ class ModelResult:
     spread: Mapping[str, Spread | None]
     calibration: Calibration
     conformal: ConformalResult
+    constant: bool
 
 
 def result_to_json(result: ModelResult, table: MetricTable) -> dict[str, object]:

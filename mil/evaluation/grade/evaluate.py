@@ -35,6 +35,7 @@ class GradeResult:
         confusion: (K, K) cases, mean over repeats; rows are the true grade, columns the predicted one.
         per_repeat: metric name to one value per repeat; None where undefined.
         spread: of these over the repeats; None where one is undefined.
+        constant: whether it gives all cases of a fold one answer.
     """
 
     model: str
@@ -43,6 +44,7 @@ class GradeResult:
     confusion: Floats
     per_repeat: Mapping[str, tuple[float | None, ...]]
     spread: Mapping[str, Spread | None]
+    constant: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +75,19 @@ class GradeEvaluation(ByModel[GradeResult]):
     metric_table: MetricTable = METRICS
 
     def best(self) -> GradeResult:
-        """The model of the highest quadratic kappa; of equals, that of the smallest absolute error."""
+        """The first of ``ranked``."""
         return self.ranked()[0]
 
     def ranked(self) -> list[GradeResult]:
-        """The models by quadratic kappa, then by absolute error, the best first."""
+        """The models by quadratic kappa, then by Somers' D, then by absolute error, the best first.
 
-        def rank(result: GradeResult) -> tuple[float, float]:
-            kappa, error = (result.metrics[name].value for name in ("quadratic_kappa", "mae"))
-            return (np.inf if kappa is None else -kappa), (error or 0.0)
+        Those that give all cases of a fold one answer come last: they have found nothing in the slides.
+        """
+
+        def rank(result: GradeResult) -> tuple[float, ...]:
+            kappa, order = (result.metrics[name].value for name in ("quadratic_kappa", "somers_d"))
+            worst_first = [np.inf if value is None else -value for value in (kappa, order)]
+            return result.constant, *worst_first, result.metrics["mae"].value or 0.0
 
         return sorted(self.models, key=rank)
 
@@ -241,4 +247,5 @@ def evaluate_model(
         confusion=grades.confusion,
         per_repeat=per_repeat,
         spread={name: spread(values) for name, values in per_repeat.items()},
+        constant=grades.constant,
     )

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from mil.evaluation.arrays import Floats, Ints
-from mil.evaluation.classification.model_scores import depends_on_fold_alone
+from mil.evaluation.classification.model_scores import ONE_ANSWER, depends_on_fold_alone
 from mil.evaluation.classification.per_class import make_estimate
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.grade.intervals import graded_interval, somers_interval
@@ -27,7 +28,6 @@ from mil.evaluation.metric import Metric
 
 ONE_GRADE = "undefined: cases of one grade only"
 TWO_GRADES = "undefined: two grades are never farther apart than one"
-FOLD_ALONE = "undefined: predictions follow from the fold alone"
 NO_VARIANCE = "no limits: the ranking has no variance among these cases"
 
 CountMetric = Callable[[Floats], Floats]
@@ -60,6 +60,11 @@ class ModelGrades:
     def one_grade(self) -> bool:
         """Whether all cases have the same true grade."""
         return len(np.unique(self.truth)) < 2
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether all cases of a fold get one answer, in every repeat."""
+        return all(depends_on_fold_alone(one) for one in self.repeats)
 
     @property
     def confusion(self) -> Floats:
@@ -132,7 +137,7 @@ def ranking(scores: ModelGrades) -> Estimate:
     """Somers' D of the expected grade, mean over repeats."""
     defined = [value for value in ranking_per_repeat(scores) if value is not None]
     if not defined:
-        return Estimate(None, None, None, "none", ONE_GRADE if scores.one_grade else FOLD_ALONE)
+        return Estimate(None, None, None, "none", ONE_GRADE if scores.one_grade else ONE_ANSWER)
     mean = float(np.mean(defined))
     expected = [expected_grade(one.p) for one in scores.repeats]
     interval = somers_interval(scores.truth, expected, mean)
@@ -142,8 +147,8 @@ def ranking(scores: ModelGrades) -> Estimate:
 
 
 def ranking_per_repeat(scores: ModelGrades) -> tuple[float | None, ...]:
-    """Somers' D of each repeat; None where predictions follow from the fold alone."""
-    if all(depends_on_fold_alone(one) for one in scores.repeats):
+    """Somers' D of each repeat; None where all cases of a fold get one answer."""
+    if scores.constant:
         return (None,) * len(scores.repeats)
     return tuple(somers_d(one.truth, expected_grade(one.p)) for one in scores.repeats)
 

@@ -68,6 +68,7 @@ class SurvivalResult:
         groups: high against low risk.
         calibration: predicted against observed survival; None where risks alone are predicted.
         per_repeat: Harrell's C of each repeat.
+        constant: whether it gives every case the same risk.
     """
 
     model: str
@@ -75,6 +76,7 @@ class SurvivalResult:
     groups: GroupTest
     calibration: SurvivalCalibration | None
     per_repeat: tuple[float | None, ...]
+    constant: bool
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,15 @@ class SurvivalEvaluation(ByModel[SurvivalResult]):
         return self.ranked()[0]
 
     def ranked(self) -> list[SurvivalResult]:
-        """The models by Harrell's C, the best first; equals in the order of the table."""
-        return sorted(self.models, key=lambda result: -(result.metrics["harrell"].value or 0.0))
+        """The models by Harrell's C, the best first; equals in the order of the table.
+
+        Those that give every case the same risk come last: they have found nothing in the slides.
+        """
+
+        def rank(result: SurvivalResult) -> tuple[bool, float]:
+            return result.constant, -(result.metrics["harrell"].value or 0.0)
+
+        return sorted(self.models, key=rank)
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers, text, lists and dicts; None for what is undefined."""
@@ -263,6 +272,7 @@ def _evaluate_model(
         if risks.repeats[0].survival.size
         else None,
         per_repeat=harrell_per_repeat(risks),
+        constant=risks.constant,
     )
 
 

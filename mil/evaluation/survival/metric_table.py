@@ -43,6 +43,11 @@ class ModelRisks:
         """(n,) True where the event was observed."""
         return self.repeats[0].event
 
+    @property
+    def constant(self) -> bool:
+        """Whether every case has the same risk, in every repeat."""
+        return all(np.ptp(risks.risk) == 0 for risks in self.repeats)
+
     def per_repeat(self, metric: Callable[[CaseRisks], float | None]) -> tuple[float | None, ...]:
         """Value of a metric in each repeat."""
         return tuple(metric(risks) for risks in self.repeats)
@@ -54,7 +59,7 @@ def harrell(scores: ModelRisks) -> Estimate:
     mean = _mean_estimate(values)
     if mean.value is None:
         return mean
-    if all(np.ptp(risks.risk) == 0 for risks in scores.repeats):
+    if scores.constant:
         return Estimate(mean.value, None, None, "none", "every case has the same risk")
     distances = [abs((value or 0.0) - mean.value) for value in values]
     nearest = scores.repeats[int(np.argmin(distances))]

@@ -139,7 +139,7 @@ def test_a_sound_survival_pipeline_on_planted_bags_is_at_chance_and_its_truth_st
     permutations = [permutation for rows in shuffles for permutation in rows]
     majority, pooled = judge(permutations, observed, "harrell")
     assert set(majority.values) == {0.5}
-    assert not majority.leaks
+    assert (majority.leaks, majority.p_value, majority.alarm_at) == (False, None, None)
     assert pooled.observed > 0.65
     assert not pooled.leaks
     assert abs(np.mean(pooled.values) - CHANCE) < 0.1
@@ -156,6 +156,13 @@ def test_a_pipeline_that_knows_the_outcomes_is_called_so(cohort, pipeline):
     [test] = judge([permutation for rows in shuffles for permutation in rows], {"leaky": 0.7})
     assert test.leaks
     assert np.mean(test.values) > test.alarm_at > CHANCE
+
+
+def test_shuffles_that_all_find_the_truth_are_a_leak_though_they_do_not_vary():
+    permutations = [Permutation(number, "leaky", 1.0) for number in range(1, 21)]
+    [test] = judge(permutations, {"leaky": 1.0})
+    assert test.leaks
+    assert test.p_value == 1
 
 
 def test_false_alarms_are_as_rare_as_stated():

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.auc_intervals import macro_auc_interval
 from mil.evaluation.classification import metrics
 from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.classification.model_scores import ONE_ANSWER
 from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.intervals import Estimate, balanced_accuracy_interval, wilson
 
@@ -194,9 +195,12 @@ def test_a_model_with_one_answer_per_fold_has_no_auc():
     columns = ["model", "repeat", "fold", "case", "slide", "label", "p_a", "p_b"]
     table = pd.DataFrame(rows, columns=columns)
     table["p_b"] = 1 - table["p_a"]
-    majority, model = evaluate(ClassPredictions(table, ("a", "b"))).models
+    evaluation = evaluate(ClassPredictions(table, ("a", "b")))
+    majority, model = evaluation.models
+    assert majority.correct >= model.correct
+    assert evaluation.ranked() == [model, majority]
     assert majority.metrics["auc"].value is None
-    assert "the fold alone" in majority.metrics["auc"].note
+    assert majority.metrics["auc"].note == ONE_ANSWER
     for estimate in (majority.metrics["average_precision"], *(c.auc for c in majority.per_class)):
         assert estimate == majority.metrics["auc"]
     assert model.metrics["auc"].value is not None

@@ -1,6 +1,7 @@
 """Predicted grades from the table to each model's metrics, by case."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from mil.errors import PredictionsError
+from mil.evaluation.classification.model_scores import ONE_ANSWER
 from mil.evaluation.grade.evaluate import (
     BASELINE,
     evaluate_grades,
@@ -19,6 +21,7 @@ from mil.evaluation.grade.predictions import GradePredictions, check_grades, gra
 from mil.evaluation.intervals import wilson
 from mil.evaluation.judge import compare, evaluate
 from mil.evaluation.predictions import read_predictions, write_predictions
+from mil.tasks.grade import Grade
 from tests.mil.evaluation.grades import GRADES, grade_predictions, grade_table, scores_of
 
 
@@ -66,6 +69,28 @@ def test_a_planted_order_is_seen_and_noise_is_not():
     assert evaluation.best() is planted
 
 
+def timid(p):
+    """The same order, so close to the middle grade that this is the median of every case."""
+    return 0.9 * np.array([0.1, 0.8, 0.1]) + 0.1 * p
+
+
+def test_an_order_is_seen_where_every_case_is_given_the_middle_grade():
+    table = grade_table(counts=(9, 9, 9), models=("timid", "noise"), repeats=1, signal=2.0)
+    columns = ["g_1", "g_2", "g_3"]
+    table[columns] = timid(table[columns].to_numpy())
+    constant = table[table["model"] == "noise"].assign(model="none", g_1=0.1, g_2=0.8, g_3=0.1)
+    both = pd.concat([constant, table], ignore_index=True)
+    evaluation = evaluate_grades(GradePredictions(both, GRADES))
+    none, order, noise = evaluation.models
+    assert [r.metrics["quadratic_kappa"].value for r in evaluation.models] == [0, 0, 0]
+    assert evaluation.ranked() == [order, noise, none]
+    assert (none.constant, order.constant, noise.constant) == (True, False, False)
+    estimates = {r.model: {"somers_d": asdict(r.metrics["somers_d"])} for r in evaluation.models}
+    assert Grade.describe_guessing(estimates["timid"]) == ""
+    assert Grade.describe_guessing(estimates["noise"]).startswith("Somers' D")
+    assert Grade.describe_guessing(estimates["none"]) == "Somers' D undefined"
+
+
 def test_confusion_rows_are_the_truth_in_the_order_of_grades():
     result = evaluate_model("m", [scores_of([0, 0, 1, 2, 2, 2], [0, 2, 1, 1, 1, 2])])
     assert result.confusion.tolist() == [[1, 0, 1], [0, 1, 0], [0, 2, 1]]
@@ -92,10 +117,7 @@ def test_baseline_is_the_median_grade_of_the_other_folds():
     evaluation = evaluate_grades(grade_predictions(counts=(8, 7, 5)))
     assert evaluation.baseline.model == BASELINE
     estimate = evaluation.baseline.metrics["somers_d"]
-    assert (estimate.value, estimate.note) == (
-        None,
-        "undefined: predictions follow from the fold alone",
-    )
+    assert (estimate.value, estimate.note) == (None, ONE_ANSWER)
     assert evaluate_grades(grade_predictions(folds=1)).baseline is None
 
 
@@ -109,11 +131,11 @@ def test_one_true_grade_has_no_kappa():
     assert result.metrics["mae"].value == pytest.approx(1 / 3)
 
 
-def test_a_perfect_ranking_has_no_limits_of_somers_d():
-    truth = [0, 0, 1, 1, 2, 2]
+def test_a_perfect_ranking_has_limits_of_somers_d():
+    truth = [0, 0, 0, 1, 1, 1, 2, 2, 2]
     result = evaluate_model("m", [scores_of(truth, truth)])
     assert result.metrics["somers_d"].value == 1
-    assert result.metrics["somers_d"].low is None
+    assert 0 < result.metrics["somers_d"].low < 0.5
     assert result.metrics["quadratic_kappa"].value == 1
 
 

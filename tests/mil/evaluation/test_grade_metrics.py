@@ -7,6 +7,7 @@ from scipy.stats import t as student
 from sklearn.metrics import accuracy_score, cohen_kappa_score, roc_auc_score
 from sklearn.metrics import mean_absolute_error as sklearn_mae
 
+from mil.evaluation.auc_intervals import newcombe_auc
 from mil.evaluation.grade.intervals import graded_interval, somers_interval
 from mil.evaluation.grade.metrics import (
     distances,
@@ -147,7 +148,28 @@ def test_somers_limits_come_from_the_derivative_by_case_weights():
     interval = somers_interval(truth, repeats, value)
     assert interval.low == pytest.approx(np.tanh(np.arctanh(value) - half))
     assert interval.high == pytest.approx(np.tanh(np.arctanh(value) + half))
-    assert somers_interval(truth, [truth.astype(float)], 1.0) is None
+    assert somers_interval(truth, [np.zeros(len(truth))], 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "even"),
+    [((7, 7, 7), (7, 14)), ((2, 2, 2), (2, 4)), ((1, 9), (1, 9)), ((3, 0, 4, 4), (7, 4))],
+)
+def test_a_perfect_order_has_the_limits_of_its_most_even_division(counts, even):
+    truth = np.repeat(np.arange(len(counts)), counts)
+    right = somers_interval(truth, [truth.astype(float)], 1.0)
+    lows = [2 * newcombe_auc(1.0, n, len(truth) - n).low - 1 for n in even]
+    assert right.low == pytest.approx(lows[0])
+    assert right.high == 1
+    wrong = somers_interval(truth, [-truth.astype(float)], -1.0)
+    assert (wrong.low, wrong.high) == pytest.approx((-1, -right.low))
+
+
+def test_a_perfect_order_of_three_cases_is_no_finding():
+    """It comes once in six times by chance; of nine cases, three of each grade, once in 1,680."""
+    assert somers_interval(np.array([0, 1, 2]), [np.arange(3.0)], 1.0).low < 0
+    nine = np.repeat([0, 1, 2], 3)
+    assert somers_interval(nine, [nine.astype(float)], 1.0).low > 0
 
 
 @pytest.mark.parametrize("metric", [quadratic_kappa, mean_absolute_error, mean_error])

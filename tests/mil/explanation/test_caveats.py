@@ -22,15 +22,15 @@ def estimate(value, low):
     [
         (
             "grade",
-            {"quadratic_kappa": estimate(-0.06, -0.22)},
-            "quadratic kappa -0.06, 95 % interval from -0.22",
+            {"somers_d": estimate(-0.06, -0.22)},
+            "Somers' D -0.06, 95 % interval from -0.22",
         ),
         (
             "grade",
-            {"quadratic_kappa": estimate(0.4, 0.0)},
-            "quadratic kappa 0.40, 95 % interval from 0.00",
+            {"somers_d": estimate(0.4, 0.0)},
+            "Somers' D 0.40, 95 % interval from 0.00",
         ),
-        ("grade", {"quadratic_kappa": estimate(None, None)}, "quadratic kappa undefined"),
+        ("grade", {"somers_d": estimate(None, None)}, "Somers' D undefined"),
         (
             "survival",
             {"harrell": estimate(0.55, 0.41)},
@@ -50,7 +50,7 @@ def test_a_model_that_may_be_guessing_is_named(tmp_path, task, measured, words):
 @pytest.mark.parametrize(
     ("task", "measured"),
     [
-        ("grade", {"quadratic_kappa": estimate(0.5, 0.1)}),
+        ("grade", {"somers_d": estimate(0.5, 0.1)}),
         ("survival", {"harrell": estimate(0.7, 0.56)}),
         ("diagnosis", {"p_chance": 0.001, "p_majority": 0.01, "correct": 15, "n": 20}),
     ],

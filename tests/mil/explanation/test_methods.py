@@ -35,6 +35,7 @@ from tests.mil.explanation.made_targets import (
 )
 from tests.mil.made import QUICK, made_bag
 
+LOOKS_AT_NOTHING = [name for name in MODELS if head_class(name).learns_from == "counts"]
 BAG_METHODS = [method.name for method in bag_methods()]
 READS_TILES = [name for name in MODELS if head_class(name).learns_from in ("bags", "tiles")]
 ADDING = ["abmil", "gated-abmil", "additive-abmil", "clam-sb", "clam-mb", "mean", "dtfd",
@@ -326,3 +327,9 @@ def test_every_row_of_the_table_has_its_functions_and_a_description(method):
 )
 def test_the_default_map_is_evidence_where_the_head_adds_up(model, linear, method):
     assert default_method(head_class(model), linear=linear).name == method
+
+
+@pytest.mark.parametrize("model", LOOKS_AT_NOTHING)
+@pytest.mark.parametrize("method", METHODS)
+def test_no_map_is_drawn_of_a_model_that_looks_at_no_slide(method, model):
+    assert not METHODS[method].suits(head_class(model))

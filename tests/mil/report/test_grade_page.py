@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mil.evaluation.classification.model_scores import ONE_ANSWER
 from mil.evaluation.grade.comparison import compare_grade_models
 from mil.evaluation.grade.evaluate import evaluate_grades
 from mil.evaluation.grade.predictions import GradePredictions
@@ -132,8 +133,27 @@ def test_a_model_without_skill_is_not_said_to_have_learned():
         page=report.page, facts=report.facts, predictions=predictions,
         evaluation=evaluate_grades(predictions), comparison=compare_grade_models(predictions),
     )  # fmt: skip
-    assert "chance" in " ".join(GradeSections(constant).headline()).replace("0 is chance", "")
+    assert "has not learned the grades" in GradeSections(constant).headline()[-1]
     assert "composition" in " ".join(sections.limitations())
+
+
+def test_an_order_without_grades_is_said_to_be_one():
+    """All cases are given the middle grade, in the right order of their expected grades."""
+    report = report_of(models=("skilled",))
+    p = np.linspace(0.02, 0.4, N)
+    place = report.predictions.table["grade"].astype(int).rank(method="first").astype(int) - 1
+    table = report.predictions.table.assign(g_1=0.42 - p[place], g_2=0.58, g_3=p[place])
+    predictions = GradePredictions(table, report.predictions.grades)
+    timid = replace(
+        report,
+        predictions=predictions,
+        evaluation=evaluate_grades(predictions),
+        comparison=compare_grade_models(predictions),
+    )
+    last = GradeSections(timid).headline()[-1]
+    assert "Use its order, not its grades" in last
+    assert GradeSections(timid).beats_guessing
+    assert "reaches down to chance (Somers' D" in GradeSections(report_of()).headline()[-1]
 
 
 @pytest.mark.parametrize("nasty", NASTY[:2])
@@ -176,7 +196,7 @@ def test_why_a_number_is_missing_stands_once_below_the_table():
         comparison=compare_grade_models(predictions),
     )  # fmt: skip
     source = render(report)
-    reason = "undefined: predictions follow from the fold alone"
+    reason = ONE_ANSWER
     assert Page(source).text().count(reason) == 1
     assert f"Somers&#39; D of flat and (median training grade): {reason}." in source
     rows = source[source.index('aria-label="Models compared"') :]
