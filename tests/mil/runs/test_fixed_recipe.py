@@ -20,7 +20,7 @@ def extracted(monkeypatch):
     def fail(given, *_arguments, **_options):
         jobs.extend(given)
         return [
-            SimpleNamespace(slide=job.slide, status="failed", reason="no", empty=False)
+            SimpleNamespace(slide=job.slide, status="failed", reason="no", empty=False, blank=False)
             for job in given
         ]
 
