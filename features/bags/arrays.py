@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK_BYTES = 8 << 20
+SEVERAL = 3  # rows that are not equal by chance
 FLOAT16_ERROR = 1e-3  # largest relative rounding error at which half precision is used
 
 
@@ -17,6 +18,18 @@ def chunks(features: Any) -> Iterator[NDArray[np.floating]]:
     rows = max(1, CHUNK_BYTES // max(1, 4 * features.shape[-1]))
     for start in range(0, len(features), rows):
         yield np.asarray(features[start : start + rows])
+
+
+def are_all_equal(features: Any) -> bool:
+    """Whether several rows of features are one and the same, as of a network that sees nothing.
+
+    Args:
+        features: (N, D); where the last row is not the first, no more than these are read.
+    """
+    first = np.asarray(features[:1])
+    if len(features) < SEVERAL or not np.array_equal(features[-1:], first):
+        return False
+    return all(bool((rows == first).all()) for rows in chunks(features))
 
 
 def hash_arrays(

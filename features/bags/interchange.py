@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.bags.arrays import are_all_equal
 from features.bags.bag import Bag, read_bag, validate_bag
 from features.bags.foreign_readers import (
     ForeignBag,
@@ -117,6 +118,10 @@ def conversion_notes(bag: Bag) -> tuple[str, ...]:
     doubled = len(bag) - len(np.unique(bag.coords_l0, axis=0))
     if doubled:
         notes.append(f"{doubled} of {len(bag)} tiles have the coordinates of another tile.")
+    if are_all_equal(bag.features):
+        notes.append(
+            f"All {len(bag)} tiles have the same features: whatever made them saw nothing."
+        )
     beyond = (bag.coords_l0 < 0) | (bag.coords_l0 + bag.side_l0 > np.add(bag.size_l0, 1))
     if beyond.any():
         notes.append(f"{beyond.any(axis=1).sum()} of {len(bag)} tiles reach over the slide's edge.")

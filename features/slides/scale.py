@@ -16,6 +16,7 @@ PLAUSIBLE_FILM_MPP = (
     20_000.0,
 )  # of CT and MRI: a hundredth of a millimetre to two centimetres
 UM_AT_1X = 10.0  # micrometres per pixel times magnification: 0.25 at 40x, 0.5 at 20x
+SQUARE = 1.1  # ratio of the sides of a pixel up to which it is one
 SAME_POWER = 1.5  # ratio up to which a magnification agrees with a scale: 0.165 to 0.375 at 40x
 SAME_MPP = 1.02  # ratio up to which two scales of one slide agree
 # https://docs.openmicroscopy.org/ome-model/6.3.1/ome-tiff/: PhysicalSizeX is in micrometres unless named.
@@ -73,7 +74,8 @@ def read_scale(name: str, properties: Mapping[str, str], user: UserScale) -> Sca
         _check_plausible(name, (user.mpp, user.mpp), user.source)
         return Scale((user.mpp, user.mpp), user.source, _override_notes(user, stored))
     if stored and _plausible(stored):
-        return Scale(stored, "file", (*notes, *_power_notes(properties, stored)))
+        remarks = (*notes, *_shape_notes(stored), *_power_notes(properties, stored))
+        return Scale(stored, "file", remarks)
     if user.fallback_mpp is not None:
         fallback = (user.fallback_mpp, user.fallback_mpp)
         _check_plausible(name, fallback, "option")
@@ -171,6 +173,16 @@ def _power_notes(properties: Mapping[str, str], scale: tuple[float, float]) -> t
         f"The file says {power:g}x and {scale[0]:.4g} µm per pixel, which do not agree: {power:g}x is about "
         f"{UM_AT_1X / power:.3g} µm. The micrometres are used; if they are wrong, extract the "
         "slide with slide_mpp_force.",
+    )
+
+
+def _shape_notes(scale: tuple[float, float]) -> tuple[str, ...]:
+    """A note where pixels are no squares."""
+    if _same(*scale, SQUARE):
+        return ()
+    return (
+        f"The file says {scale[0]:.4g} µm per pixel across and {scale[1]:.4g} down; pixels of scanners are "
+        "squares. Both are used; if one is wrong, extract the slide with slide_mpp_force.",
     )
 
 

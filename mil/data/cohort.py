@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Unpack
 
 from features.backbones.pathology import ENCODERS
+from features.bags.arrays import are_all_equal
 from features.bags.bag import Bag, read_intact_bag, recipe_differences
 from features.bags.store import missing_store
 from features.errors import BagError
 from features.recipe import recipe_parts
+from features.summary import listed
 from mil.data.case import Case, Row, note_unread
 from mil.data.names import patient_of
 from mil.data.reading import AS_WRITTEN, TableReading, TableWords
@@ -200,6 +202,11 @@ def load_cohort(
             f"{n_pairs} {'slides have' if n_pairs > 1 else 'slide has'} the same bag as another one, e.g. "
             f"{second} as {first}, and count all the same. Copies of one specimen would be trained on and "
             "tested."
+        )
+    if notify and (empty := [bag.slide for bag in cohort.bags if are_all_equal(bag.features)]):
+        notify(
+            f"All tiles of {listed(empty)} have the same features: whatever made them saw nothing of the "
+            "slide. Extract them again, or remove their rows."
         )
     reserved = reserved_rows(table, reading)
     return replace(cohort, reserved=reserved, table=table, reading=reading)

@@ -587,6 +587,14 @@ def test_doubled_and_overhanging_tiles_are_remarked_on(tmp_path):
     )
 
 
+def test_tiles_that_all_have_the_same_features_are_remarked_on(tmp_path):
+    same = np.repeat(FEATURES[2:3], N, axis=0)
+    [note] = conversion_notes(read_foreign(stamp(tmp_path, same), facts=MPP))
+    assert note.startswith("All 6 tiles have the same features")
+    same[3, 1] += 1
+    assert conversion_notes(read_foreign(stamp(tmp_path, same), facts=MPP)) == ()
+
+
 # ------------------------------------------------------------------ what others make of the bags
 
 

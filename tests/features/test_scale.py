@@ -76,3 +76,13 @@ def test_overriding_the_file_is_noted_with_both_scales_and_agreement_is_not():
 def test_two_scales_in_one_file_are_noted():
     (note,) = scale_of(BOTH | ome(0.25, 0.25)).notes
     assert "0.25 µm per pixel as OME-XML, 0.5 as TIFF" in note
+
+
+@pytest.mark.parametrize(
+    ("y", "noted"), [("0.5", False), ("0.52", False), ("0.25", True), ("1.3", True)]
+)
+def test_pixels_that_are_no_squares_are_noted(y, noted):
+    scale = scale_of({"openslide.mpp-x": "0.5", "openslide.mpp-y": y})
+    assert scale.mpp == (0.5, float(y))
+    assert len(scale.notes) == noted
+    assert all(f"0.5 µm per pixel across and {y} down" in note for note in scale.notes)

@@ -63,6 +63,20 @@ def test_identical_bags_are_used_where_that_is_allowed_and_counted(table, tmp_pa
     assert notes[-1].startswith("2 slides have the same bag as another one, e.g. s2 as s1")
 
 
+def test_bags_of_which_all_tiles_are_one_are_named(table, tmp_path):
+    features = {"s2": np.zeros((7, 5), np.float32), "s4": np.ones((4, 5), np.float32)}
+    for number in range(1, 6):
+        bag = made_bag(f"s{number}", features.get(f"s{number}"))
+        write_bag(tmp_path / "store" / f"{bag.slide}.h5", bag)
+    lines = [f"c{number},s{number},{'ab'[number % 2]}" for number in range(1, 6)]
+    path, notes = table("\n".join(["case,slide,label", *lines])), []
+    load_cohort(path, tmp_path / "store", notify=notes.append)
+    [note] = notes
+    assert note.startswith(
+        "All tiles of s2, s4 have the same features: whatever made them saw nothing"
+    )
+
+
 def test_what_cannot_be_asked_for_is_no_remedy(tmp_path):
     """As in a protocol, which has no option for it."""
     bags = [made_bag("x"), replace(made_bag("y"), features=made_bag("x").features)]
