@@ -13,15 +13,18 @@ _ENDING = (
 KINDS = {
     kind: re.compile(rf"(?:{words}){_ENDING}|.*(?:{signs}).*" if signs else rf"(?:{words}){_ENDING}")
     for kind, words, signs in (
-        ("train", "train(?:ings?)?|trn?|learn(?:ing)?|(?:an)?lern|development|derivation|discovery"
+        ("train", "train(?:ings?)?|trn?|learn(?:ing)?|(?:an)?lern(?:en)?|trainieren|entrainer|entrenar|addestrare|treinar"
+         "|trainen|development|derivation|discovery"
          "|entwicklungs?|ableitungs?|modellbildungs?|entrainement|apprentissage|entrenamiento|desarrollo"
          "|addestramento|sviluppo|treino|treinamento|desenvolvimento|traning|tr(?:æ|ae)ning|trening(?:ow[aey])?"
          "|uczac[aey]|opetus|egitim|обуч\\w*|трен\\w*", "训练|訓練|学習|훈련|학습"),
-        ("test", "tests?|testing|tst|holdout|heldout|eval(?:uation)?|evaluierungs?|prufungs?|pruf|prueba"
+        ("test", "tests?|testing|testen|tester|testar|testare|probar|prufen|toetsen|tst"
+         "|holdout|heldout|eval(?:uation)?|evaluierungs?|prufungs?|pruf|prueba"
          "|teste|verifica|reserved|aside|testow[aey]|testi|teszt|lockbox|тест\\w*",
          "测试|測試|テスト|評価|테스트|시험"),
         ("valid", "val|valid(?:ation|ierungs?)?|validacion|validazione|convalida|validacao|validering"
-         "|walidac\\w*|replication|replikations?|confirmation|confirmatory|konfirmations?|bestatigungs?"
+         "|walidac\\w*|validieren|valider|validar|validare|valideren"
+         "|replication|replikations?|confirmation|confirmatory|konfirmations?|bestatigungs?"
          "|confirmacion|conferma|verification|verifizierungs?|blinded|hidden|валид\\w*|провер\\w*",
          "验证|驗證|検証|검증"),
         ("external", "external|externe?r?|externa|externo|esterna|ext|independent|unabhangige?|unseen",
@@ -84,6 +87,6 @@ AMINO_ACIDS = frozenset((
 # Words that say something else as often, unless they stand beside another or name a set or a cohort.
 AMBIGUOUS = frozenset((
     "blinded", "derivation", "development", "discovery", "eval", "evaluation", "ext", "hidden", "independent",
-    "int", "internal", "learn", "learning", "lern", "replication", "te", "tr", "ts", "val", "valid",
+    "int", "internal", "learn", "learning", "lern", "lernen", "replication", "te", "tr", "ts", "val", "valid",
     "verification", "verifica",
 ))  # fmt: skip

@@ -67,6 +67,9 @@ def rows_with(column, cells, **fixed):
         ("train_val", ["1", "2", "1"], "2"),
         ("cohort", ["reference", "test"], "test"),
         ("cohort", ["derivation", "verification"], "verification"),
+        ("Aufteilung", ["Lernen", "Testen", "Lernen"], "Testen"),
+        ("x", ["trainieren", "prüfen"], "prüfen"),
+        ("rol", ["entrenar", "validar"], "validar"),
     ],
 )  # fmt: skip
 def test_a_column_that_tells_test_rows_is_refused(column, cells, tested):
