@@ -5,7 +5,7 @@ DEMO ?= demo
 # Some containers set it; each of the many processes that the tests start would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench docs pictures clean
+.PHONY: demo test check bench docs pages pictures clean
 
 demo: .venv/ready
 	$(BIN)/mil demo --out $(DEMO)
@@ -29,6 +29,11 @@ bench: .venv/test-ready
 # The manual as a site with a search, in site/.
 docs: .venv/docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The pages of the manual that are made from docstrings and messages: docs/api.md and docs/messages.md.
+pages: .venv/test-ready
+	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_messages.py
 
 # The manual's pictures, from a demo that is made for them; needs Chromium.
 pictures: .venv/ready

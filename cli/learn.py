@@ -9,7 +9,7 @@ from cli.options import UsageError, check_columns, part_of, plain, verb, writabl
 from features.errors import InputError
 from mil.data.reading import TableReading
 from mil.errors import FitError
-from mil.heads.registry import baseline_names, head_names, installed_heads, model_names
+from mil.heads.registry import baseline_names, head_names, heads_by_use, model_names
 from mil.settings import SEEDS, FitSettings, SplitSettings
 from mil.tasks.names import TaskColumns
 
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 def installed_models() -> str:
     """The heads of other installed packages, and those of them that cannot be used."""
-    heads = installed_heads()
-    usable = ", ".join(f"{head.name} ({head.package})" for head in heads if not head.problem)
-    broken = [f"{head.name} ({head.package}): {head.problem}" for head in heads if head.problem]
-    return (f" Installed: {usable}." if usable else "") + "".join(
-        f" Warning: cannot be used: {head}." for head in broken
+    usable, broken = heads_by_use()
+    names = ", ".join(f"{head.name} ({head.package})" for head in usable)
+    return (f" Installed: {names}." if names else "") + "".join(
+        f" Warning: {head.name} ({head.package}) cannot be used: {head.problem}." for head in broken
     )
 
 

@@ -132,3 +132,7 @@ def _fail(text: str, status: int) -> NoReturn:
 
     complain(text)
     sys.exit(status)
+
+
+if __name__ == "__main__":  # python -m cli.main
+    main()

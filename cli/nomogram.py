@@ -42,7 +42,7 @@ class NomogramOptions(TableReading):
     )
     model: str | None = field(
         default=None,
-        metadata={"help": "A model of --run whose out-of-fold score is added as a column."},
+        metadata={"help": "Name of a model; its out-of-fold score in --run is added as a column."},
     )
     task: str | None = field(
         default=None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.flags import with_flags
+from cli.flags import help_with_flags
 from features.choices import choices_of
 
 # The panels of a help, in their order; typer shows the one without a name first, as "Options".
@@ -34,7 +34,7 @@ def parameter_of(
         panel: of the help; empty for the first one.
         flags: of all fields, to be named in the help text.
     """
-    help_text = with_flags(field.metadata["help"], flags)
+    help_text = help_with_flags(field.metadata["help"], flags)
     if "argument" in field.metadata:
         info = typer.Argument(
             metavar=field.metadata["argument"], help=help_text, show_default=False

@@ -102,7 +102,7 @@ class VolumeOptions(VolumeRecipe, Encoding, SeriesReading):
     def __post_init__(self) -> None:
         if bool(self.channels) == bool(self.channels_all):
             raise UsageError(
-                "Name the modalities to show, --channels CT,T1,PET, or --channels-all 3."
+                "Name the modalities to show: --channels CT,T1,PET, or --channels-all 3."
             )
         if self.channels_all not in (0, 1, 3):
             raise UsageError(f"--channels-all is 1 or 3; got {self.channels_all}.")

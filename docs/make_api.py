@@ -64,7 +64,7 @@ features of another tool, `outlined.csv` lists slides of the folder `outlined` w
 (columns case, slide, label, annotated, split), `volumes.csv` lists CT, T1 and PET of the folder `patients`,
 and `radiomics.csv` has features of their tumours. Every error is a `mil.SarcomilError`.
 
-This page is written from the docstrings by `python docs/make_api.py`.
+This page is written from the docstrings by `make pages`.
 """
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example")
 WIDTH = 100  # of a signature on one line

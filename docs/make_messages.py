@@ -1,4 +1,4 @@
-"""Writes docs/messages.md: the errors of the command, each with what to do, so that a search finds them."""
+"""Writes docs/messages.md (`make pages`): the errors of the command, each with what to do, so that a search finds them."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli import main
-from cli.flags import use_flags, with_flags
+from cli.flags import all_flags, with_flags
 
 assert main.app  # imported for the flags of all verbs
 
@@ -49,26 +49,25 @@ PROBLEM = re.compile(
     r"problem|reason|misfit|mismatch|doubt|error|unexpected|refuse|unreadable|unusable|unfit|other_size|open_run"
     r"|fetch_weights|no_weights|no_slides|no_tile|no_input|suggest|check_free|check_project"
 )
-FEWEST_WORDS = 4  # of a part
-SHORTEST = 12  # of messages; what is shorter is filled in elsewhere
+FEWEST_WORDS = 4  # of its own, for somebody to search for
 INTRODUCTION = """\
 # Messages
 
 Every error says what is wrong, what was found, and what to do about it. They are listed here, with the parts
-of longer ones and with remarks, so that a search finds them; … stands for a name or a number of yours. From
-Python, errors name parameters where the command shows options.
+of longer ones and with remarks, so that a search finds them; … stands for a name or a number of yours. They
+stand here as the command shows them: where it says "Set --backbone to …", Python says "Set backbone to …".
 """
 
 
 def write_page() -> str:
     """The page as Markdown."""
-    use_flags({})  # of no verb
+    flags = all_flags()
     listed: dict[str, set[str]] = {subject: set() for subject in SUBJECTS.values()}
     for root in ("features", "mil", "cli"):
         for path in sorted((REPO / root).rglob("*.py")):
             name = path.relative_to(REPO).as_posix()
             subject = next(SUBJECTS[place] for place in SUBJECTS if name.startswith(place))
-            listed[subject].update(with_flags(" ".join(t.split())) for t in messages(path))
+            listed[subject].update(with_flags(text, flags) for text in messages(path))
     parts = [INTRODUCTION]
     for subject, texts in listed.items():
         if texts:
@@ -81,26 +80,21 @@ def write_page() -> str:
 
 def messages(path: Path) -> Iterator[str]:
     """The texts of the errors that a file raises, or makes for others to raise, with … for values."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for text in _all_messages(ast.parse(path.read_text(encoding="utf-8"))):
+        words = " ".join(text.split()).lstrip(",. ")
+        if len(re.findall(r"[^\W\d_]+", words)) >= FEWEST_WORDS and "charset" not in words:
+            yield words
+
+
+def _all_messages(tree: ast.AST) -> Iterator[str]:
+    """Messages and parts of messages, however short."""
     for node in ast.walk(tree):
         match node:
             case ast.Raise(exc=ast.Call(func=ast.Name(id=name), args=[text, *_])) if is_shown(name):
-                if len(words := template(text)) > SHORTEST:
-                    yield words
-    for text in texts_of(tree):
-        if len(words := template(text)) > SHORTEST and says_a_problem(words):
-            yield words
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and PROBLEM.search(node.name):
-            yield from parts_of(node)
-
-
-def parts_of(function: ast.FunctionDef) -> Iterator[str]:
-    """The texts of a function that are long enough to be searched for."""
-    for text in texts_of(function):
-        words = " ".join(template(text).split()).lstrip(",. ")
-        if len(words.strip("… .:").split()) >= FEWEST_WORDS and "charset" not in words:
-            yield words
+                yield template(text)
+            case ast.FunctionDef() if PROBLEM.search(node.name):
+                yield from map(template, texts_of(node))
+    yield from filter(says_a_problem, map(template, texts_of(tree)))
 
 
 def texts_of(node: ast.AST) -> Iterator[ast.expr]:
@@ -142,7 +136,7 @@ def template(text: ast.expr) -> str:
     """A message as users see it; empty if it is put together elsewhere."""
     match text:
         case ast.Constant(value=str(words)):
-            return words
+            return re.sub(r"{\w*}", "…", words)  # filled in by format()
         case ast.JoinedStr(values=parts):
             return "".join(
                 str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts

@@ -187,7 +187,7 @@ class BaseRecipe(Encoding):
     min_tumour_of_tissue: float = field(
         default=0.0,
         metadata={
-            "help": "Leave out slides with less than this fraction of their tissue annotated.",
+            "help": "Slides with less than this fraction of their tissue annotated are left out.",
             "panel": "Annotations",
         },
     )
@@ -211,7 +211,7 @@ class BaseRecipe(Encoding):
     drop: tuple[QualityFlag, ...] = field(
         default=(),
         metadata={
-            "help": "Leave out tiles with this flag; repeatable. All flags are stored in the bag.",
+            "help": "Tiles with this flag are left out; repeatable. All flags are stored in the bag.",
             "panel": "Tiles",
         },
     )
@@ -266,7 +266,7 @@ class BaseRecipe(Encoding):
     def _check_stain(self) -> None:
         if (self.stain != "off") != bool(self.stain_reference):
             raise FeaturesError(
-                f"stain and stain_reference go together; got stain {self.stain} and "
+                f"stain and stain_reference go together; got stain={self.stain} and "
                 f"{len(self.stain_reference)} reference slides. Set stain_reference to the slides that give "
                 "the target stain, or leave both unset."
             )

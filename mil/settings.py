@@ -172,8 +172,7 @@ class FitSettings:
             )
         if self.early_stopping == "never" and self.patience != _default(self, "patience"):
             raise FitError(
-                f"patience {self.patience} belongs to early stopping, and early_stopping is never. Leave one "
-                "of them out."
+                f"patience={self.patience} has no effect with early_stopping='never'. Leave one of them out."
             )
 
     @property
@@ -243,8 +242,8 @@ class SplitSettings:
             raise CohortError(f"seed is from 0 to {SEEDS - 1}; got {self.seed}. Use 0.")
         if self.repeats > 1 and not self.folds.isdecimal():
             raise CohortError(
-                f"folds {self.folds} has no chance in it, so {self.repeats} repeats would be equal. "
-                "Use repeats=1."
+                f"folds={self.folds} makes the same folds every time, so {self.repeats} repeats would be "
+                "equal. Use repeats=1."
             )
 
 

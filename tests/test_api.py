@@ -129,7 +129,7 @@ assert not [name for name in ("torch", "matplotlib", "timm") if name in sys.modu
 
 
 def test_the_page_is_written_from_the_docstrings():
-    assert WRITER["write_page"]() == PAGE, "run: python docs/make_api.py"
+    assert WRITER["write_page"]() == PAGE, "Run make pages."
 
 
 def test_the_page_has_exactly_the_public_names():

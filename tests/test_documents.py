@@ -16,6 +16,7 @@ from cli.learn import CrossvalOptions
 from cli.main import app
 from cli.options import plain
 from mil.evaluation.survival.evaluate import CAVEAT
+from mil.heads.table import MODELS
 from tests.features.volumes.patients import cohort as write_patients
 from tests.manual import PAGES, README, REAL_CASES, REPO, TEXTS, WRITTEN, blocks, commands
 from tests.mil.fetch.made_services import running
@@ -218,9 +219,15 @@ def test_every_page_and_picture_is_shown():
     assert {path.name for path in (REPO / "docs" / "pictures").glob("*")} == shown
 
 
+def test_every_model_is_named_in_the_manuals_table_of_models():
+    rows = [line for line in TEXTS[REPO / "docs" / "models.md"].splitlines() if line[:3] == "| `"]
+    named = [name for row in rows for name in re.findall(r"`([\w-]+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(MODELS)
+
+
 def test_the_list_of_messages_is_current():
     written = runpy.run_path(str(REPO / "docs" / "make_messages.py"))["write_page"]()
-    assert written == TEXTS[REPO / "docs" / "messages.md"], "Run docs/make_messages.py."
+    assert written == TEXTS[REPO / "docs" / "messages.md"], "Run make pages."
 
 
 def test_ci_calls_the_readmes_test_command_and_nothing_else():

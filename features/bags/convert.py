@@ -209,7 +209,8 @@ class _Importer:
             if same and read_bag(target).data_sha256 == bag.data_sha256:
                 return None
             raise BagError(
-                f"{path}: {target} has other content. Set overwrite to replace it, or out to another folder."
+                f"{path}: {target} has other content. Set overwrite to replace it, or set out to another "
+                "folder."
             )
         write_bag(target, bag)
         if layout == NATIVE:

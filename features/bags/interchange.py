@@ -209,7 +209,7 @@ def _slide_mpp(
         return (foreign.nominal_mpp, foreign.nominal_mpp), "magnification"
     raise BagError(
         f"{path}: does not say its slide's micrometres per pixel, without which its lengths have no "
-        "scale. Set slide_mpp, e.g. 0.25 for a 40x scan, or slides to the folder with the slides."
+        "scale. Set slide_mpp, e.g. 0.25 for a 40x scan, or set slides to the folder with the slides."
     )
 
 

@@ -296,7 +296,7 @@ def _write(result: Joined, bag: Bag, *, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         if read_request(target) != bag.request_sha256:
             raise BagError(
-                f"{target} has other content. Set overwrite to replace it, or out to another folder."
+                f"{target} has other content. Set overwrite to replace it, or set out to another folder."
             )
         result.n_existing += 1
     else:

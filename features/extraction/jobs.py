@@ -367,14 +367,15 @@ def _apply_settings(jobs: Sequence[SlideJob], settings: JobSettings) -> tuple[Sl
     if settings.segmenter:
         if settings.annotations or settings.coordinates or from_tiles:
             raise InputError(
-                "segmenter says where the tumour is: leave out annotations, coordinates and tile images."
+                "segmenter says where the tumour is: leave out annotations and coordinates, and give slides, "
+                "not tile images."
             )
         return tuple(replace(job, segmenter=settings.segmenter) for job in jobs)
     if settings.coordinates is None:
         return tuple(jobs)
     if settings.annotations or from_tiles:
         raise InputError(
-            "coordinates says which tiles to read: leave out annotations and tile images."
+            "coordinates says which tiles to read: leave out annotations, and give slides, not tile images."
         )
     folder = settings.coordinates
     return tuple(replace(job, coordinates=folder / f"{job.slide}.h5") for job in jobs)

@@ -131,7 +131,7 @@ def _doubt_of_layout(folders: Sequence[Path]) -> str:
 
 def _doubt_of_one_patient(loose: Sequence[Path], patients: Sequence[Path]) -> str:
     """Why images outside of folders may be of several patients, in words."""
-    remedy = "all are read as one patient: put each patient into a folder"
+    remedy = "they are read as one patient: put each patient into a folder"
     if patients:
         return f"{loose[0].name} lies beside {len(patients)} folders, and {remedy}"
     images = [path for path in loose if is_image_file(path) and not is_mask(path)]

@@ -129,8 +129,8 @@ class VolumeRecipe:
             )
         if self.neighbours and len(self.channels) > 1:
             raise InputError(
-                "neighbours shows one modality, the slice between its neighbours; channels names "
-                f"{len(self.channels)}. Leave neighbours unset, or name one."
+                "neighbours shows one modality, the slice between its neighbours; got "
+                f"channels={','.join(self.channels)}. Leave neighbours unset, or set channels to one of them."
             )
         for name, low in (("margin_mm", 0.0), ("pixel_mm", 0.0), ("slice_mm", 0.0)):
             value = getattr(self, name)
@@ -145,8 +145,8 @@ class VolumeRecipe:
         unknown = {*self.limits, *self.n4} - {*self.channels}
         if unknown:
             raise InputError(
-                f"windows and n4 name {' and '.join(sorted(unknown))}, which channels does not: "
-                f"{', '.join(self.channels)}. Write modalities as in channels."
+                f"A window or n4 names {' and '.join(sorted(unknown))}, which is not among the modalities of "
+                f"channels={','.join(self.channels)}. Correct the name, or add it there."
             )
 
     @property

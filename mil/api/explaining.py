@@ -64,7 +64,7 @@ class ExplainedRun(stored.Run):
         )
         if request.row is not None and request.row.needs_slide:
             raise FitError(
-                f"method {method} looks into the slide's pixels. Call write_map with the folder of slides, "
+                f"Method {method} looks into the slide's pixels. Call write_map with the folder of slides, "
                 "or choose another method."
             )
         return explain_bag(self, self.bag(slide), request, progress=progress)

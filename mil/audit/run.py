@@ -65,8 +65,9 @@ class Audit:
             return f"{', '.join(names)} {verb} the outcome without the tissue."
         tested = sum(c.association.auc is not None for c in self.confounders)
         return (
-            f"No fact beside the tissue was seen to predict the outcome: {tested} facts of "
-            f"{self.judged.evaluation.n_cases} cases were tested."
+            f"No fact beside the tissue was seen to predict the outcome: {tested} "
+            f"{'fact was' if tested == 1 else 'facts were'} tested in "
+            f"{self.judged.evaluation.n_cases} cases."
         )
 
     def to_json(self) -> dict[str, object]:
@@ -347,7 +348,7 @@ def _add_models(
 
 def _add_curve(summary: Summary, judged: JudgedRun, model: str, curve: Sequence[Point]) -> None:
     if not curve:
-        summary.facts["learning curve"] = "not computed; name a model (curve) to compute it"
+        summary.facts["learning curve"] = "not computed, as no model was named for it"
         return
     summary.facts["learning curve"] = f"{judged.score} of {model}: " + ", ".join(
         f"{point.score:.2f} with {point.train:.0f} training cases" for point in curve

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from features.columns.names import ID_NAMES, ROW_NAMES, is_follow_up
-from features.columns.spelling import plain_header
+from features.columns.spelling import plain_header, without_accents
 from features.summary import listed
 from mil.data.alike import alike_words
 from mil.data.case import Case, Row
@@ -21,8 +21,12 @@ from mil.data.values import Numbers, read_number, read_numbers, without_missing
 
 SENTINELS = frozenset((-1, -9, -99, -999, -9999, 88, 99, 777, 888, 999, 8888, 9999, 99999))
 OLDEST = 120
-AGE = re.compile(
-    r"age|alter|edad|eta|idade|leeftijd|alder|wiek|(age|alter)(at|bei|in|yr|jahre|years).*"
+AGE = re.compile(  # without accents
+    r"(?:patients?|patienten|pat)?(?:ages?(?:[([]?(?:at|in|y|yr|years|dx|diagnosis|au|ala|en|ans).*)?"
+    r"|alter(?:[([]?(?:bei|in|jahre).*)?|edad(?:[([]?(?:al|en|anos).*)?|eta(?:[([]?(?:alla|in|anni).*)?"
+    r"|idade(?:[([]?(?:ao|no|na|em|anos).*)?|leeftijd(?:[([]?(?:bij|in|jaar|op).*)?"
+    r"|alder(?:[([]?(?:vid|ved|i|ar).*)?|wiek(?:[([]?(?:w|lat|przy|pacjenta).*)?"
+    r"|vek|ika|yas|varsta|eletkor|возраст|ηλικια|年龄|年齢|年齡|나이|연령)"
 )
 UNITS_BESIDE = "millimetres beside centimetres, shares beside percentages"
 FAR = 4  # times the largest other number
@@ -35,10 +39,12 @@ class Telling:
     Attributes:
         column: its name.
         reason: what it does, after the column's name in a sentence.
+        numbers_rows: it says which case this is, and nothing of the outcome.
     """
 
     column: str
     reason: str
+    numbers_rows: bool = False
 
     def __str__(self) -> str:
         return f"{self.column} {self.reason}"
@@ -49,7 +55,7 @@ def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[
 
     Of cases with follow-up: columns with the order of the times, that tell the events, or that registries
     fill in afterwards, unless they are declared to be known at diagnosis. Of classes: the labels in other
-    words, one for each.
+    words, one for each. A column of numbers in a row that is declared, or is an age, numbers no rows.
 
     Args:
         cases: with their outcomes.
@@ -59,8 +65,11 @@ def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[
     for name in names:
         cells = without_missing([case.other.get(name, "") for case in cases])
         reason = _reason(name, cells, cases)
+        declared = bool(cases) and name in cases[0].known_at_diagnosis
         if reason:
             telling.append(Telling(name, reason))
+        elif numbers_rows(name, [cell for cell in cells if cell], declared=declared):
+            telling.append(Telling(name, "numbers or names the cases", numbers_rows=True))
     return tuple(telling)
 
 
@@ -189,10 +198,15 @@ def _note_ages(name: str, column: Numbers, rows: Sequence[Row | Case]) -> str:
     """A remark on ages beyond a human life beside others; empty without any."""
     known = [v for v in column.values if math.isfinite(v)]
     odd = [i for i, v in enumerate(column.values) if not 0 <= v <= OLDEST and math.isfinite(v)]
-    if not AGE.fullmatch(plain_header(name)) or not 0 < len(odd) < len(known):
+    if not is_age(name) or not 0 < len(odd) < len(known):
         return ""
     listing = listed([f"{column.values[i]:g} ({_name_of(rows[i])})" for i in odd])
     return f"Column {name} holds {listing}, which is no age in years as the others are. Correct these cells."
+
+
+def is_age(name: str) -> bool:
+    """Whether a column is an age by its name, in one of the languages of Europe or East Asia."""
+    return AGE.fullmatch(without_accents(plain_header(name))) is not None
 
 
 def note_times(rows: Sequence[Row | Case]) -> list[str]:
@@ -234,13 +248,12 @@ def _name_of(row: Row | Case) -> str:
 
 
 def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str:
-    present = [cell for cell in cells if cell]
-    rows = "numbers or names the cases" if numbers_rows(name, present) else ""
+    """How a column says the outcome; empty where it does not."""
     if all(case.time is None for case in cases):
         labels = [case.label for case in cases]
-        return "is the label in other words" if _is_recoded(cells, labels) else rows
+        return "says the outcome in other words" if _is_recoded(cells, labels) else ""
     if name in cases[0].known_at_diagnosis:
-        return rows
+        return ""
     if is_follow_up(name):
         return "is known only from the follow-up"
     known = [i for i, case in enumerate(cases) if case.time is not None]
@@ -248,20 +261,22 @@ def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str
     time = np.array([cases[i].time for i in known], dtype=np.float64)
     event = np.array([cases[i].label == EVENT for i in known])
     if ranks_with(cells, time, event):
-        return "has the order of the times"
+        return "has the order of the follow-up times"
     filled = ["filled" if cell else "" for cell in cells]
     if any(parts_times(kinds, time, event) for kinds in (cells, filled)):
-        return "parts the cases by their times"
-    return "tells the events" if tells_event(cells, event) else rows
+        return "separates the cases by their follow-up times"
+    return "tells the events" if tells_event(cells, event) else ""
 
 
-def numbers_rows(name: str, present: Sequence[str]) -> bool:
-    """Whether a column names each case, or counts the rows."""
+def numbers_rows(name: str, present: Sequence[str], *, declared: bool = False) -> bool:
+    """Whether a column names each case, or counts the rows; an age, or what is declared, counts none."""
     distinct = len(set(present)) == len(present) > 1
     if not distinct:
         return False
     if plain_header(name) in ROW_NAMES or ID_NAMES.fullmatch(name.strip()):
         return True
+    if declared or is_age(name):
+        return False
     numbers = [read_number(cell) for cell in present]
     if len(numbers) < ENOUGH or not all(n.is_integer() for n in numbers):
         return False

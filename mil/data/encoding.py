@@ -167,14 +167,19 @@ def check_telling(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
     Raises:
         CohortError: naming each with the reason.
     """
-    if telling := telling_columns(cases, names):
-        listing = "; ".join(f"column {found}" for found in telling)
+    telling = telling_columns(cases, names)
+    if revealing := [column for column in telling if not column.numbers_rows]:
+        listing = "; ".join(f"column {column}" for column in revealing)
         followed = any(case.time is not None for case in cases)
         raise CohortError(
-            f"The clinical model would read the outcome from columns that give it away: {listing}. Set "
-            "clinical to the columns to read, without these."
-            + " If one is known when a case is diagnosed, name it in known_at_diagnosis."
-            * followed
+            f"What reads these columns would know the outcome: {listing}. Set clinical to other columns."
+            + " If one is known when a case is diagnosed, name it in known_at_diagnosis." * followed
+        )
+    if telling:
+        listing = "; ".join(f"column {column}" for column in telling)
+        raise CohortError(
+            f"A row number or a name says nothing of a case: {listing}. Set clinical to other columns. If "
+            "one of these is a measurement, call it by what it measures, and name it in known_at_diagnosis."
         )
 
 
@@ -228,12 +233,11 @@ def describe_revealing(name: str, cases: Sequence[Case | Row]) -> str:
     if any(case.time is not None for case in cases):
         return (
             f"Column {name} tells the time, or the event of nine cases in ten: it was probably filled in "
-            "during the follow-up, after what is to be predicted. Set clinical to the columns to read, "
-            "without it."
+            "during the follow-up, after what is to be predicted. Set clinical to other columns."
         )
     return (
-        f"Column {name} is the outcome in other words: whoever fills it in knows the outcome already. Set "
-        "clinical to the columns to read, without it."
+        f"Column {name} says the outcome in other words: whoever fills it in knows the outcome already. Set "
+        "clinical to other columns."
     )
 
 

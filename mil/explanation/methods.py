@@ -41,7 +41,10 @@ class Method:
 
     Attributes:
         name: on the command line and in file names.
-        function: ``module:function`` from an ``ExplanationTarget`` to ``TileScores``.
+        function: ``module:function`` from an ``ExplanationTarget`` to ``TileScores``. It must answer for a
+            bag of one tile with a finite score, say the same when called twice, and leave the bag alone. A
+            bag without tiles is an error of the head: what is left of a bag is scored by
+            ``target.subset_scores``, to which none is the mean training tile.
         description: one sentence.
         suits: whether a class of heads has such maps.
         pixels: ``module:function`` from (target, backbone, tiles (K, H, W, 3)) to ``TileMaps``, of a method

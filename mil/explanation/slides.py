@@ -69,8 +69,8 @@ def draw_picture(slide: Slide, mpp: float) -> Image.Image:
     extent = [pixels * own_mpp for pixels, own_mpp in zip(slide.size_l0, slide.mpp, strict=True)]
     if max(extent) / mpp > MOST_PX:
         raise SlideError(
-            f"mpp {mpp:g} makes a picture of {max(extent) / mpp:.0f} pixels; at most {MOST_PX} are drawn. "
-            f"Set mpp to {max(extent) / MOST_PX:.2g} or more."
+            f"A picture at mpp={mpp:g} would be {max(extent) / mpp:.0f} pixels wide or high, and {MOST_PX} "
+            f"are the most. Set mpp to {max(extent) / MOST_PX:.2g} or more."
         )
     return slide.thumbnail(round(max(extent) / mpp))
 

@@ -68,7 +68,7 @@ class ExplanationTarget:
         return replace(self, bag=replace(self.bag, features=features[0].numpy()))
 
     def score(self, features: Tensor) -> Tensor:
-        """(B,) scores of whole bags (B, N, D); differentiable."""
+        """(B,) scores of whole bags (B, N, D) with N of 1 or more; differentiable."""
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
         return self.quantity.score(self.fitted.head(features, mask).logits)
 

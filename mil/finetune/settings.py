@@ -178,7 +178,7 @@ class FinetuneSettings:
         if "off" in self.augment and len(self.augment) > 1:
             others = ", ".join(name for name in self.augment if name != "off")
             raise FitError(
-                f"augment is off and {others} at once. Leave out off, or set augment to off alone."
+                f"augment is off and {others} at once. Remove off, or set augment to off alone."
             )
         if problem := twice_problem("part of augment", self.augment):
             raise FitError(problem)
@@ -191,8 +191,8 @@ class FinetuneSettings:
             chosen = self.augment if owner == "augment" else (self.optimizer,)
             if value not in (default, 0) and part not in chosen:
                 raise FitError(
-                    f"{name} {value:g} belongs to {owner}={part} and would change nothing: {owner} is "
-                    f"{','.join(chosen)}. Leave out {name}, or set {owner} to {part}."
+                    f"{name}={value:g} belongs to {owner}={part} and would change nothing with "
+                    f"{owner}={','.join(chosen)}. Leave out {name}, or set {owner} to {part}."
                 )
         if self.patience and self.early_stopping == "never":
             raise FitError(

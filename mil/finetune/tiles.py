@@ -246,7 +246,7 @@ class TilePool:
         source = job.open_tiles(self.recipe.tile, self.recipe.mpp)
         if source.grid.tile_px != self.recipe.tile:
             raise InputError(
-                f"{job.slide}: its slices are {source.grid.tile_px} px wide, and tile is {self.recipe.tile}. "
+                f"{job.slide}: its slices are {source.grid.tile_px} px wide; got tile={self.recipe.tile}. "
                 f"Set tile to {source.grid.tile_px}."
             )
         return source

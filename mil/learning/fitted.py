@@ -218,8 +218,8 @@ def _check_head(path: str | Path, name: str) -> None:
         check_names([name])
     except FitError as error:
         raise UnknownHeadError(
-            f"{path}: its head {name!r} is not known here. Register its class (register_head), or "
-            "install the package that offers it."
+            f"{path}: its head {name!r} is not known here. Install the package that offers it; a program of "
+            "one's own registers its class first (register_head)."
         ) from error
 
 

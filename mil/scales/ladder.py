@@ -164,7 +164,8 @@ def climb_ladder(
     mpps = scaled.mpps
     if len(set(mpps)) < max(len(mpps), 2) or len(plan.models) != 1:
         raise InputError(
-            f"A ladder has one model, and two scales or more, each once; mpp is {mpps}."
+            "A ladder has one model, and two scales or more, all different; got "
+            f"mpp={','.join(f'{mpp:g}' for mpp in mpps)} and {len(plan.models)} models."
         )
     if len(scaled.tiles_px) != len(mpps):
         raise InputError(

@@ -134,8 +134,8 @@ class Gallery:
         """
         if self.slides[number] not in self.files:
             raise SlideError(
-                f"No file of {self.slides[number]} was found. Start the viewer with slides set to the folder "
-                "that holds it."
+                f"No file of {self.slides[number]} was found. Set slides to the folder that holds it, and "
+                "start the viewer again."
             )
         return self._pyramid(number).tile(level, column, row)
 

@@ -40,7 +40,7 @@ def test_columns_are_told_of_and_the_report_is_written(study, capsys):
     printed = " ".join("".join(capsys.readouterr()).split())
     assert "The clinical model reads age, code." in printed
     assert "leaves out block: it says something else of every case" in printed
-    assert "Column code is the outcome in other words" in printed
+    assert "Column code says the outcome in other words" in printed
     right = {result.model: result.correct for result in evaluation.models}
     assert right["clinical"] == 11  # of the first case the code says the other class
     facts = json.loads((study / "run" / "run.json").read_text())
@@ -53,7 +53,7 @@ def test_columns_that_are_the_label_are_refused(study):
     table = (study / "cohort.csv").read_text()
     (study / "cohort.csv").write_text(table.replace("B00,1", "B00,0"))
     options = asked(study, CrossvalOptions, out=study / "run", models=("clinical",), folds="3")
-    with pytest.raises(CohortError, match="column code is the label in other words"):
+    with pytest.raises(CohortError, match="column code says the outcome in other words"):
         run_crossval(options)
 
 

@@ -103,6 +103,16 @@ def test_options_stay_on_the_command_line():
                     assert not names & options, f"{path}:{node.lineno}"
 
 
+@pytest.mark.parametrize("module", ["cli", "cli.main", "sarcomil"])
+def test_each_door_to_the_command_opens(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "no-such-verb"], capture_output=True, text=True, check=False,
+        cwd=REPO,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no-such-verb" in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_verbs_flags_models_and_choices(shell):
     def complete(line):

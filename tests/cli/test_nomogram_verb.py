@@ -131,7 +131,7 @@ def test_cases_kept_for_external_are_not_fitted(study, capsys):
 
 def test_column_that_is_the_label_in_other_words_is_refused(study):
     rewritten(study, "grade", lambda row: "high" if row[2] == "y" else "low")
-    with pytest.raises(CohortError, match="column grade is the label in other words"):
+    with pytest.raises(CohortError, match="column grade says the outcome in other words"):
         nomogram(NomogramOptions(cohort=study / "cohort.csv", clinical=("Grade",), out=study / "n"))
 
 
@@ -142,7 +142,7 @@ def test_column_that_nearly_is_the_label_is_told_of(study, capsys):
     )
     nomogram(options)
     said = capsys.readouterr()
-    assert "Column grade is the outcome in other words" in " ".join((said.out + said.err).split())
+    assert "Column grade says the outcome in other words" in " ".join((said.out + said.err).split())
     assert "Column sex" not in said.out + said.err
 
 

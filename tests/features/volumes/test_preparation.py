@@ -344,11 +344,11 @@ def test_a_table_beside_the_patients_does_not_make_them_one(tmp_path):
     save(folder / "scan.nii.gz", image)
     rows = list_series(folder)
     assert {row.case for row in rows} == {"in"}
-    assert "scan.nii.gz lies beside 3 folders, and all are read as one" in rows[0].problems[-1]
+    assert "scan.nii.gz lies beside 3 folders, and they are read as one" in rows[0].problems[-1]
     for name in ("A7_T1", "A7_T2", "B2_T1", "B2_T2"):
         save(tmp_path / "flat" / f"{name}.nii.gz", image)
     [*_, last] = list_series(tmp_path / "flat")
-    assert "4 images lie in one folder, and all are read as one patient" in "".join(last.problems)
+    assert "4 images lie in one folder, and they are read as one patient" in "".join(last.problems)
 
 
 def test_files_of_bids_have_their_modality_session_slices_and_own_mask(tmp_path):

@@ -31,7 +31,7 @@ def test_columns_made_from_the_follow_up_are_named():
     summary = Summary()
     _add_columns(summary, with_columns(followed_cohort(20, n_tiles=3), columns))
     said = " ".join(summary.warnings)
-    for name in ("weeks has the order of the times", "fate tells the events",
+    for name in ("weeks has the order of the follow-up times", "fate tells the events",
                  "line numbers or names the cases",
                  "days_to_x is known only from the follow-up"):  # fmt: skip
         assert f"Column {name}" in said

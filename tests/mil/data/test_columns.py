@@ -64,7 +64,7 @@ def test_what_is_made_from_the_follow_up_is_found_and_refused(column):
     cases = survivors(**{column: (FROM_TIME | FROM_EVENT)[column], "age": AGES})
     [found] = telling_columns(cases, [column, "age"])
     assert found.column == column
-    assert found.reason in ("has the order of the times", "tells the events")
+    assert found.reason in ("has the order of the follow-up times", "tells the events")
     with pytest.raises(CohortError, match=f"column {column} (has|tells)"):
         readable(cases, (column, "age"))
     assert [c.name for c in readable(cases, ("age",)).columns] == ["age"]
@@ -127,6 +127,35 @@ def test_what_counts_the_rows_is_found(name, cells):
     ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["age", "Age (years)", "age_at_diagnosis", "AGE", "Alter", "alter bei Diagnose", "Âge", "edad", "età",
+     "idade", "Leeftijd", "ålder", "wiek", "věk", "ikä", "возраст", "patient_age", "年龄"],
+)  # fmt: skip
+@pytest.mark.parametrize("start", [1, 31])
+def test_an_age_numbers_no_cases(name, start):
+    for make in (survivors, lambda **other: [replace(c, time=None) for c in survivors(**other)]):
+        assert telling_columns(make(**{name: list(range(start, start + N))}), [name]) == ()
+
+
+@pytest.mark.parametrize("name", ["lineage", "stage", "image", "alteration", "agent", "beta"])
+def test_other_words_are_no_age(name):
+    assert telling_columns(survivors(**{name: list(range(1, N + 1))}), [name])
+
+
+def test_a_column_that_numbers_the_cases_is_refused_as_such_and_can_be_declared():
+    cases = survivors(size=list(range(11, N + 11)), patient_id=list(range(N)), no=list(range(N)))
+    with pytest.raises(CohortError, match="number") as error:
+        check_telling(cases, ("size",))
+    assert "outcome" not in str(error.value)
+    assert "name it in known_at_diagnosis" in str(error.value)
+    declared = [replace(case, known_at_diagnosis=tuple(case.other)) for case in cases]
+    check_telling(declared, ("size",))
+    for name in ("patient_id", "no"):
+        with pytest.raises(CohortError, match=f"column {name} numbers or names the cases"):
+            check_telling(declared, (name,))
+
+
 def test_the_label_in_other_words_is_found():
     labels = ["LMS", "SS", "MFS"] * 4
     cases = [
@@ -137,9 +166,9 @@ def test_the_label_in_other_words_is_found():
         for i, label in enumerate(labels)
     ]  # fmt: skip
     assert [str(found) for found in telling_columns(cases, cases[0].other)] == [
-        "code is the label in other words"
+        "code says the outcome in other words"
     ]
-    with pytest.raises(CohortError, match="code is the label in other words"):
+    with pytest.raises(CohortError, match="code says the outcome in other words"):
         check_telling(cases, ("code",))
 
 
@@ -194,8 +223,8 @@ def test_what_follows_the_outcome_although_it_is_declared_is_named_with_the_reas
     assert [found.column for found in telling_columns(declared, cases[0].other)] == ["row"]
     [note] = note_declared(declared)
     assert (
-        "months, which otherwise has the order of the times; state, which otherwise tells the events"
-        in note
+        "months, which otherwise has the order of the follow-up times; state, which otherwise tells the"
+        " events" in note
     )
 
 

@@ -222,7 +222,8 @@ TIMES = [float(t) for t in RNG.permutation(np.arange(3, 75, 3))]
 )
 def test_columns_cut_from_the_time_are_refused(cells):
     with pytest.raises(
-        CohortError, match=r"column size (parts the cases by their times|has the order)"
+        CohortError,
+        match=r"column size (separates the cases by their follow-up times|has the order)",
     ):
         readable(cases_with(cells, TIMES), ("size",))
 

@@ -191,15 +191,34 @@ def test_heads_of_a_script_and_of_a_package_run_on_a_cluster(packages, table, fi
 
 
 def test_help_lists_installed_heads_and_what_is_wrong_with_them(packages, tmp_path):
-    install(tmp_path, "brokenmil", {"lost": "nowhere.heads:Deep", "abmil": "brokenmil.heads:Deep"})
+    heads = {
+        "lost": "nowhere.heads:Deep",
+        "abmil": "brokenmil.heads:Deep",
+        "moved": "brokenmil.models:Deep",
+        "renamed": "brokenmil.heads:Shallow",
+        "number": "brokenmil.heads:NUMBER",
+        "helper": "brokenmil.heads:helper",
+        "made": "brokenmil.heads:MADE",
+    }
+    further = "\nNUMBER = 3\nMADE = type('Made', (Deep,), {})\ndef helper():\n    pass\n"
+    install(tmp_path, "brokenmil", heads, textwrap.dedent(HEAD) + further)
+    install(tmp_path, "needymil", {"needy": "needymil.heads:Deep"}, "import nothing.at_all\n")
+    install(tmp_path, "typomil", {"typo": "typomil.heads:Deep"}, "class Deep(:\n")
     result = command(f"{tmp_path}{os.pathsep}{packages}", "-m", "cli", "crossval", "--help")
     words = " ".join(result.stdout.replace("│", " ").split())
-    assert "Installed: deep (deepmil)." in words
-    assert "lost (brokenmil): there is no module 'nowhere'" in words
-    assert (
-        "abmil (brokenmil): its name is that of the built-in mil.heads.attention:AttentionPooling"
-        in words
-    )
+    assert "Installed: deep (deepmil), made (brokenmil). Warning" in words
+    for text in (
+        "moved (brokenmil) cannot be used: there is no module 'brokenmil.models'",
+        "renamed (brokenmil) cannot be used: module 'brokenmil.heads' has no Shallow",
+        "number (brokenmil) cannot be used: NUMBER is not a class",
+        "helper (brokenmil) cannot be used: helper is not a class",
+        "needy (needymil) cannot be used: its module needs 'nothing', which is not installed",
+        "typo (typomil) cannot be used: module 'typomil.heads' cannot be read",
+    ):
+        assert f"Warning: {text}" in words
+    assert "lost (brokenmil) cannot be used: there is no module 'nowhere'" in words
+    builtin = "mil.heads.attention:AttentionPooling"
+    assert f"abmil (brokenmil) cannot be used: its name is that of the built-in {builtin}" in words
 
 
 def test_help_imports_neither_torch_nor_the_package(packages):

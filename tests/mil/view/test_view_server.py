@@ -338,7 +338,7 @@ def test_a_slide_without_its_file_is_shown_by_its_bag(server, gallery):
     assert len(slide["coords"]) == 6
     status, _, body = fetch(server, f"slides/{number}/tiles/9/0_0.jpg")
     assert status == 409
-    assert b"with slides set to the folder" in body
+    assert b"Set slides to the folder that holds it" in body
 
 
 def elsewhere(viewed, tmp_path):
