@@ -1,4 +1,4 @@
-"""Writes docs/messages.md (`make pages`): the errors of the command, each with what to do, so that a search finds them."""
+"""Writes docs/messages.md (`make pages`): the errors of the command, with what to do about each."""
 
 import ast
 import re
