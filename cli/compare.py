@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.app import app
 from cli.options import UsageError, part_of, verb
-from cli.tables import TableOptions, check_out, read_inputs, table_of, write_results
+from cli.tables import TableOptions, check_out, read_inputs, say_results, table_of
 from mil.data.reading import TableReading
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def compare(options: CompareOptions) -> None:
     comparison = _compare(
         options.first,
         options.second,
+        out=options.out,
         store=options.store,
         cohort=options.cohort,
         classes=options.classes,
@@ -66,12 +67,12 @@ def compare(options: CompareOptions) -> None:
     )
     show_tables(comparison.tables())
     if options.out:
-        write_results(options.out, "comparison", comparison.to_json(), comparison.rows())
+        say_results(options.out, "comparison")
 
 
-def _compare(first: Path, second: Path | None, **how: Any) -> "Comparison":
+def _compare(first: Path, second: Path | None, *, out: Path | None, **how: Any) -> "Comparison":
     """The comparison of the models of one input, or of two; ``how`` as ``read_inputs``."""
-    from mil.evaluation.judge import compare, compare_tables
+    from mil.evaluation.judge import compare
 
     if second is None:
         predictions = read_inputs([first], **how)
@@ -80,6 +81,6 @@ def _compare(first: Path, second: Path | None, **how: Any) -> "Comparison":
                 f"{first} has one model, {predictions.models[0]}. Name a second run or table to compare "
                 f"it with."
             )
-        return compare(predictions)
-    names = (str(first), str(second))
-    return compare_tables(read_inputs([first], **how), read_inputs([second], **how), names)
+        return compare(predictions, out=out)
+    tables = [read_inputs([path], **how) for path in (first, second)]
+    return compare(*tables, names=(str(first), str(second)), out=out)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cli.app import app
 from cli.options import part_of, verb
-from cli.tables import TableOptions, check_out, read_inputs, write_results
+from cli.tables import TableOptions, check_out, read_inputs, say_results
 from mil.data.reading import TableReading
 from mil.settings import JudgeSettings
 
@@ -45,7 +45,6 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     from cli.console import show_tables
     from mil.evaluation.judge import evaluate as judge
-    from mil.evaluation.predictions import write_predictions
 
     check_out(options.out)
     predictions = read_inputs(
@@ -58,8 +57,7 @@ def evaluate(options: EvaluateOptions) -> None:
     )
     if options.time_unit:
         predictions = predictions.in_unit(options.time_unit)
-    evaluation = judge(predictions, part_of(options, JudgeSettings))
+    evaluation = judge(predictions, part_of(options, JudgeSettings), out=options.out)
     show_tables(evaluation.tables())
     if options.out:
-        write_predictions(options.out / "predictions.csv", predictions)
-        write_results(options.out, "metrics", evaluation.to_json(), evaluation.rows())
+        say_results(options.out, "metrics")

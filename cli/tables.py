@@ -1,6 +1,6 @@
 """Tables of predictions on the command line: how they are read and written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,22 +133,9 @@ def _read_tables(
     )
 
 
-def write_results(
-    out: Path, name: str, content: Mapping[str, object], rows: Sequence[Mapping[str, object]]
-) -> None:
-    """Write ``<name>.json`` and ``<name>.csv`` and print their paths."""
+def say_results(folder: Path, name: str) -> None:
+    """Print where results were written."""
     from cli.console import say
-    from mil.runs.files import write_json
+    from mil.evaluation.results import result_paths
 
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / f"{name}.json", content)
-    write_rows(out / f"{name}.csv", rows)
-    say(f"Numbers: {out / f'{name}.json'}, {out / f'{name}.csv'}")
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """A CSV that appears whole; what a row lacks stays empty."""
-    from features.files.tables import write_table
-
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    write_table(path, columns, ([row.get(name, "") for name in columns] for row in rows))
+    say(f"Numbers: {', '.join(map(str, result_paths(folder, name)))}")

@@ -1,5 +1,6 @@
 """A run from Python: judged, audited, explained, reported, packed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # torch, pandas and matplotlib come only with what needs them
     from mil.audit.run import Audit
     from mil.concepts.run import RunConcepts
     from mil.evaluation.judge import Comparison, Evaluation
+    from mil.evaluation.predictions import Predictions
     from mil.report.decision import RunDecision
     from mil.settings import JudgeSettings
     from mil.view.server import Viewer
@@ -35,34 +37,66 @@ class Run(ExplainedRun):
         print(relation)  # model of fold 3, not trained on this case
     """
 
-    def evaluate(self, settings: "JudgeSettings | None" = None) -> "Evaluation":
-        """Judge every model over the cases, with 95 % intervals; see ``mil.evaluate``.
+    def evaluate(
+        self,
+        settings: "JudgeSettings | None" = None,
+        *,
+        models: Sequence[str] = (),
+        out: StrPath | None = None,
+    ) -> "Evaluation":
+        """Judge models over the cases, with 95 % intervals; see ``mil.evaluate``.
+
+        Args:
+            settings: intervals, prevalence, coverage; the defaults if not given.
+            models: to judge; all if empty.
+            out: folder for metrics.json, metrics.csv and predictions.csv; nothing is written if not given.
 
         Raises:
-            RunError: the predictions are not those the run has written.
-            PredictionsError: a setting does not suit what was predicted.
+            RunError: the predictions are not those the run has written, or ``out`` is a run folder.
+            PredictionsError: there is no such model, or a setting does not suit what was predicted.
 
         Example:
-            auc = mil.open_run("run").evaluate()["abmil"].metrics["auc"]
+            auc = mil.open_run("run").evaluate(models=["abmil"], out="judged")["abmil"].metrics["auc"]
             print(auc.value, auc.low, auc.high, auc.method)
         """
         from mil.evaluation.judge import evaluate
 
-        return evaluate(self.predictions(), settings)
+        return evaluate(self.predictions(), settings, models=models, out=as_path(out))
 
-    def compare(self) -> "Comparison":
-        """Test the models against each other over the same cases; see ``mil.compare``.
+    def compare(
+        self,
+        other: "stored.Run | Predictions | StrPath | None" = None,
+        *,
+        models: Sequence[str] = (),
+        out: StrPath | None = None,
+    ) -> "Comparison":
+        """Test models against each other over the same cases, of this run or of two; see ``mil.compare``.
+
+        Args:
+            other: a run, its folder, or predictions; the models of this run are paired if not given.
+            models: to compare; all if empty.
+            out: folder for comparison.json and comparison.csv; nothing is written if not given.
 
         Raises:
-            RunError: the predictions are not those the run has written.
+            RunError: the predictions are not those the run has written, or ``out`` is a run folder.
+            PredictionsError: there is no such model, or the other is of other cases or outcomes.
 
         Example:
-            for pair in mil.open_run("run").compare().pairs:
+            run = mil.open_run("run")
+            for pair in run.compare().pairs:
                 print(pair.first, pair.second, pair.to_json())
+            print(run.compare("run", models=["abmil"], out="compared").rows())
         """
         from mil.evaluation.judge import compare
+        from mil.evaluation.predictions import Predictions
 
-        return compare(self.predictions())
+        names, second = (str(self.path), "other"), None
+        if isinstance(other, Predictions):
+            second = other
+        elif other is not None:
+            opened = stored.to_run(other)
+            names, second = (str(self.path), str(opened.path)), opened.predictions()
+        return compare(self.predictions(), second, names=names, models=models, out=as_path(out))
 
     def write_report(
         self, path: StrPath | None = None, *, progress: "Progress | None" = None

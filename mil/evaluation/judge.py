@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mil.evaluation.display import Table
 from mil.evaluation.intervals import Estimate
-from mil.evaluation.predictions import Predictions
+from mil.evaluation.predictions import Predictions, write_predictions
+from mil.evaluation.results import results_folder, write_results
 
 if TYPE_CHECKING:
     from mil.settings import JudgeSettings
@@ -111,37 +113,83 @@ class Comparison(Protocol):
         """Plain numbers, text, lists and dicts."""
 
 
-def evaluate(predictions: Predictions, settings: "JudgeSettings | None" = None) -> Evaluation:
+def evaluate(
+    predictions: Predictions,
+    settings: "JudgeSettings | None" = None,
+    *,
+    models: Sequence[str] = (),
+    out: Path | str | None = None,
+) -> Evaluation:
     """Judge every model over the cases of a table.
 
     Args:
         predictions: out of fold; the slides of a case are averaged.
         settings: intervals, prevalence, coverage; the defaults if not given.
+        models: to judge; all if empty.
+        out: folder for metrics.json, metrics.csv and predictions.csv; nothing is written if not given.
 
     Raises:
-        PredictionsError: a setting does not suit what was predicted.
+        PredictionsError: there is no such model, or a setting does not suit what was predicted.
+        RunError: ``out`` is a run folder.
 
     Example:
-        evaluation = mil.evaluate(mil.read_predictions("run/predictions.csv"))
+        evaluation = mil.evaluate(mil.read_predictions("run/predictions.csv"), out="judged")
         for result in evaluation.models:
             print(result.model, result.metrics["accuracy"].value)
     """
+    folder = None if out is None else results_folder(out)
+    if models:
+        predictions = predictions.select(models)
     judged: Evaluation = _resolve(predictions.evaluator)(predictions, settings)
+    if folder:
+        write_predictions(folder / "predictions.csv", predictions)
+        write_results(folder, "metrics", judged.to_json(), judged.rows())
     return judged
 
 
-def compare(predictions: Predictions) -> Comparison:
-    """Test the models of a table against each other over the same cases.
+def compare(
+    first: Predictions,
+    second: Predictions | None = None,
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    models: Sequence[str] = (),
+    out: Path | str | None = None,
+) -> Comparison:
+    """Test models against each other over the same cases: those of one table, or of two.
+
+    With a second table, models of the same name are paired; where no name is in both, every model of the
+    first is paired with every model of the second. Folds and repeats may differ.
 
     Args:
-        predictions: out of fold, of two or more models.
+        first: out of fold.
+        second: another table of the same kind; without it, the models of the first are paired.
+        names: names of the two tables in results and messages.
+        models: to compare; all if empty.
+        out: folder for comparison.json and comparison.csv; nothing is written if not given.
+
+    Raises:
+        PredictionsError: there is no such model, or the tables are of different kinds, or differ in cases or
+            outcomes.
+        RunError: ``out`` is a run folder.
 
     Example:
-        comparison = mil.compare(mil.read_predictions("run/predictions.csv"))
-        for row in comparison.rows():
+        predictions = mil.read_predictions("run/predictions.csv")
+        for row in mil.compare(predictions, out="compared").rows():
             print(row["first"], row["second"], row)
+        later = mil.read_predictions("run/predictions.csv")
+        print(mil.compare(predictions, later, names=("earlier", "later"), models=["abmil"]).rows())
     """
-    compared: Comparison = _resolve(predictions.comparer)(predictions)
+    folder = None if out is None else results_folder(out)
+    tables = [table for table in (first, second) if table is not None]
+    if models:
+        tables = [table.select(models) for table in tables]
+    compared: Comparison
+    if len(tables) > 1:
+        compared = compare_tables(tables[0], tables[1], names)
+    else:
+        compared = _resolve(first.comparer)(tables[0])
+    if folder:
+        write_results(folder, "comparison", compared.to_json(), compared.rows())
     return compared
 
 

@@ -119,8 +119,6 @@ ITS_OWN_WAY = {
     "learning-curve",
     "extract",
     "predict",
-    "evaluate",
-    "compare",
     "demo",
 }
 
