@@ -1,7 +1,7 @@
 """Grade: the case's place on an ordered scale, such as FNCLCC 1 to 3."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +18,6 @@ from mil.tasks.task import Fields, Task, limit_beyond_chance
 if TYPE_CHECKING:
     from mil.data.encoding import ColumnEncoding
     from mil.evaluation.predictions import Predictions
-    from mil.evaluation.regression.models import Regression, Truth
     from mil.heads.head import Outcome
     from mil.learning.objective import Objective
     from mil.learning.readout import Readout
@@ -181,44 +180,10 @@ class Grade(GradeColumns, Task):
         """By the lower limit of Somers' D: the order that the expected grades give the cases."""
         return limit_beyond_chance(cls.null_label, result.get("somers_d"), cls.null_metric[1])
 
-    def check_combinable(self, classes: Sequence[str]) -> None:
-        """No regression here takes grades."""
-        del classes
-        raise CohortError(
-            "Clinical columns and a model's score are combined for two classes or for survival, not for "
-            "grades. Combine no model."
-        )
-
-    def regression_truth(self, cases: Sequence[Case | Row], classes: Sequence[str]) -> "Truth":
-        """No regression here takes grades."""
-        del cases
-        self.check_combinable(classes)
-        raise AssertionError("unreachable: check_combinable raises")
-
     def regression_score(self, answer: Mapping[str, float], positive: str = "") -> float:
         """The expected grade, counted from 0 for the lowest."""
         del positive
         return sum(place * p for place, p in enumerate(answer.values()))
-
-    def name_probability(
-        self, labels: Collection[str], positive: str | None, horizon: float | None
-    ) -> tuple[tuple[str, str], str]:
-        """No regression here takes grades."""
-        del positive, horizon
-        self.check_combinable(tuple(labels))
-        raise AssertionError("unreachable: check_combinable raises")
-
-    def regression_answers(
-        self,
-        regression: "Regression",
-        train: Mapping[str, Sequence[str]],
-        test: Mapping[str, Sequence[str]],
-        columns: Sequence[str],
-    ) -> list[Fields]:
-        """No regression here takes grades."""
-        del regression, train, test
-        self.check_combinable(columns)
-        raise AssertionError("unreachable: check_combinable raises")
 
 
 def _label_row(row: Row, column: str, grade: str) -> Row:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from features.stored import part_of_stored
 from mil.data.case import Case, Row
+from mil.errors import CohortError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,19 +190,31 @@ class Task(ABC):
             result: of the model, as metrics.json of a run holds it.
         """
 
-    # Clinical columns beside a model's score
+    # Clinical columns beside a model's score: for tasks that have a regression. The others refuse.
 
-    @abstractmethod
     def check_combinable(self, classes: Sequence[str]) -> None:
         """Refuse a cohort whose outcome no regression here takes.
 
         Raises:
-            CohortError: saying which it takes.
+            CohortError: saying which it takes; by default that there is none for this task.
         """
+        del classes
+        raise self._lacks_regression()
 
-    @abstractmethod
+    def _lacks_regression(self) -> CohortError:
+        return CohortError(
+            "Clinical columns and a model's score are combined for two classes or for survival, not for "
+            f"{self.group}s. Combine no model."
+        )
+
     def regression_truth(self, cases: Sequence[Case | Row], classes: Sequence[str]) -> "Truth":
-        """The outcomes as a regression on columns takes them."""
+        """The outcomes as a regression on columns takes them.
+
+        Raises:
+            CohortError: there is no regression for this task.
+        """
+        del cases, classes
+        raise self._lacks_regression()
 
     @abstractmethod
     def regression_score(self, answer: Mapping[str, float], positive: str = "") -> float:
@@ -212,7 +225,6 @@ class Task(ABC):
             positive: the class; the second of two if not given.
         """
 
-    @abstractmethod
     def name_probability(
         self, labels: Collection[str], positive: str | None, horizon: float | None
     ) -> tuple[tuple[str, str], str]:
@@ -228,10 +240,12 @@ class Task(ABC):
             in words. Every other label counts as the first.
 
         Raises:
-            CohortError: a setting is missing, or is one of another outcome.
+            CohortError: a setting is missing, or is one of another outcome; or there is no regression for
+                this task.
         """
+        del labels, positive, horizon
+        raise self._lacks_regression()
 
-    @abstractmethod
     def regression_answers(
         self,
         regression: "Regression",
@@ -239,7 +253,13 @@ class Task(ABC):
         test: Mapping[str, Sequence[str]],
         columns: Sequence[str],
     ) -> list[Fields]:
-        """What a regression on columns answers for test cases, as ``answer_columns`` names it."""
+        """What a regression on columns answers for test cases, as ``answer_columns`` names it.
+
+        Raises:
+            CohortError: there is no regression for this task.
+        """
+        del regression, train, test, columns
+        raise self._lacks_regression()
 
 
 def limit_beyond_chance(
