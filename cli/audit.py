@@ -45,7 +45,8 @@ def audit(options: AuditOptions) -> None:
     """Look for other explanations of a result, or for contradictions in a published table.
 
     RUN: whether site, scanner, date, slide size, number of tiles, stain or background tell the classes apart,
-    each tested with the labels permuted between cases; duplicates; folds; what this number of cases can show.
+    each tested with the labels permuted between cases. It also reports duplicate slides, the balance of the
+    folds, and the precision that this number of cases allows.
 
     TABLE.csv, with columns such as model, accuracy, sensitivity, specificity, precision, f1, n, n_pos:
     whether the numbers are mutually consistent. A cell may have limits, 0.83 (0.71-0.92), or a spread, 0.83 ±

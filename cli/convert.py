@@ -38,7 +38,7 @@ class ConvertOptions:
             default="auto",
             metadata={
                 "flag": "--from",
-                "help": "The tool or format of the files; `vector` is one vector of a whole slide, `auto` "
+                "help": "The tool or format of the files; `vector` is one feature vector per slide, `auto` "
                 "looks into each file.",
                 "panel": "Files to import",
             },

@@ -22,8 +22,8 @@ class DecisionOptions:
     horizon: float | None = field(
         default=None,
         metadata={
-            "help": "Survival: judge the predicted probability of the event up to this time; the middle one "
-            "of the predicted times if not given."
+            "help": "For survival: judge the predicted probability of the event up to this time; the middle "
+            "one of the predicted times if not given."
         },
     )
     lowest: float = field(

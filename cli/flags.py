@@ -31,12 +31,12 @@ LISTS = ("called", "subjects")
 NAMES = ("assigned", "compound", "left", "bracketed", "subject")
 INSTRUCTIONS = ("assigned", "left", "bracketed")  # only a parameter is written so
 
-_running: dict[str, str] = {}
-_values: list[object] = []  # of the command line
-_of_all_verbs: dict[str, str] = {
+OF_ALL_VERBS: dict[str, str] = {  # flag by parameter, and a verb where one is meant
     "external_validation": "mil external",
     "predict_slides": "mil predict",
-}  # a verb, where one is meant
+}
+_running: dict[str, str] = {}
+_values: list[object] = []  # of the command line
 
 
 def use_flags(flags: Mapping[str, str]) -> None:
@@ -53,12 +53,7 @@ def use_values(values: Iterable[object]) -> None:
 
 def add_flags(flags: Mapping[str, str]) -> None:
     """Add the flags of a verb, for messages of other verbs."""
-    _of_all_verbs.update(flags)
-
-
-def all_flags() -> dict[str, str]:
-    """The flags of all verbs, by the name of the parameter."""
-    return dict(_of_all_verbs)
+    OF_ALL_VERBS.update(flags)
 
 
 def with_flags(text: str, flags: Mapping[str, str] | None = None) -> str:
@@ -80,7 +75,7 @@ def with_flags(text: str, flags: Mapping[str, str] | None = None) -> str:
         'Set --mpp to 0.5 (-e never).'
     """
     running = flags is None
-    others = _of_all_verbs if running else {}
+    others = OF_ALL_VERBS if running else {}
     flags = _running if flags is None else flags
 
     def replace(match: "re.Match[str]") -> str:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cli.app import app
 from cli.options import UsageError, check_columns, part_of, plain, verb, writable, wrong_use
+from cli.unloaded import heads_by_use
 from features.errors import InputError
 from mil.data.reading import TableReading
 from mil.errors import FitError
-from mil.heads.registry import baseline_names, head_names, heads_by_use, model_names
+from mil.heads.registry import baseline_names, head_names, model_names
 from mil.settings import SEEDS, FitSettings, SplitSettings
 from mil.tasks.names import TaskColumns
 

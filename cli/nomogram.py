@@ -54,26 +54,26 @@ class NomogramOptions(TableReading):
     )
     horizon: float | None = field(
         default=None,
-        metadata={"help": "Survival: predict the event up to this time.", "panel": "Task"},
+        metadata={"help": "Predict the event up to this time (task=survival).", "panel": "Task"},
     )
     time: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: the column of times; defaults to the run's, or `time`.",
+            "help": "Column of times (task=survival); defaults to the run's, or `time`.",
             "panel": "Task",
         },
     )
     event: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: the column of events; defaults to the run's, or `event`.",
+            "help": "Column of events (task=survival); defaults to the run's, or `event`.",
             "panel": "Task",
         },
     )
     time_unit: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: unit of the times; defaults to the run's, or days.",
+            "help": "Unit of the times (task=survival); defaults to the run's, or days.",
             "panel": "Task",
         },
     )

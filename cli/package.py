@@ -70,7 +70,7 @@ def package(options: PackageOptions) -> None:
 
 @verb(app, CardOptions, examples=["mil card run", "mil card sarcoma-model"])
 def card(options: CardOptions) -> None:
-    """Show what a model is for, what it learnt from, how well it does out of fold, and its limits."""
+    """Show what a model is for, what it learnt from, its cross-validated performance, and its limits."""
     from cli.console import say
     from mil.api.slides import read_card
 

@@ -105,7 +105,7 @@ class VolumeOptions(VolumeRecipe, Encoding, SeriesReading):
                 "Name the modalities to show: --channels CT,T1,PET, or --channels-all 3."
             )
         if self.channels_all not in (0, 1, 3):
-            raise UsageError(f"--channels-all is 1 or 3; got {self.channels_all}.")
+            raise UsageError(f"--channels-all must be 1 or 3; got {self.channels_all}.")
         Encoding.__post_init__(self)
         if self.channels:
             VolumeRecipe.__post_init__(self)
@@ -219,7 +219,7 @@ class ContourOptions(ContourSettings, SeriesReading):
     def __post_init__(self) -> None:
         ContourSettings.__post_init__(self)
         if self.folds < 2:
-            raise UsageError(f"--folds is {self.folds}. Two are the fewest.")
+            raise UsageError(f"--folds must be at least 2; got {self.folds}. Use 5.")
 
 
 @verb(
@@ -231,12 +231,12 @@ class ContourOptions(ContourSettings, SeriesReading):
     ],
 )
 def contour(options: ContourOptions) -> None:
-    """Draw the region of CT or MRI by a network of neighbouring slices, and judge it by patient.
+    """Draw the region of CT or MRI with a 2.5D network, which sees neighbouring slices; judge it by patient.
 
-    Each volume is contoured by a network that has not seen its patient. Dice and Hausdorff distances in
-    millimetres stand beside those of the best window of values, of the usual place in the field, and of
-    everything. Bags of these masks remember whose masks the networks have seen, and `mil crossval` refuses to
-    test those patients.
+    Each volume is contoured by a network that has not seen its patient. Its Dice and Hausdorff distance in
+    millimetres are compared with those of the best intensity window, of the mean location, and of the whole
+    field. Bags of these masks remember whose masks the networks have seen, and `mil crossval` refuses to test
+    those patients.
     """
     from cli.console import Bars, notify, show_tables
     from mil.api.preparing import contour_volumes

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli import main
-from cli.flags import all_flags, with_flags
+from cli.flags import OF_ALL_VERBS, with_flags
 
 assert main.app  # imported for the flags of all verbs
 
@@ -61,13 +61,12 @@ stand here as the command shows them: where it says "Set --backbone to …", Pyt
 
 def write_page() -> str:
     """The page as Markdown."""
-    flags = all_flags()
     listed: dict[str, set[str]] = {subject: set() for subject in SUBJECTS.values()}
     for root in ("features", "mil", "cli"):
         for path in sorted((REPO / root).rglob("*.py")):
             name = path.relative_to(REPO).as_posix()
             subject = next(SUBJECTS[place] for place in SUBJECTS if name.startswith(place))
-            listed[subject].update(with_flags(text, flags) for text in messages(path))
+            listed[subject].update(with_flags(text, OF_ALL_VERBS) for text in messages(path))
     parts = [INTRODUCTION]
     for subject, texts in listed.items():
         if texts:

@@ -84,7 +84,8 @@ class Encoding:
         default=(),
         metadata={
             "help": "Mean of red, green and blue, in [0, 1], that a weights file was trained with. Needed, "
-            "with the three options below, only where neither the backbone's name nor the file says it.",
+            "with std=..., input_px and pooling=..., only where neither the backbone's name nor the file "
+            "says it.",
             "panel": "Backbone",
             "split": ",",
         },
@@ -92,7 +93,8 @@ class Encoding:
     std: tuple[float, ...] = field(
         default=(),
         metadata={
-            "help": "Standard deviation of red, green and blue, likewise.",
+            "help": "Standard deviation of red, green and blue, in [0, 1], that a weights file was trained "
+            "with.",
             "panel": "Backbone",
             "split": ",",
         },
@@ -171,7 +173,8 @@ class BaseRecipe(Encoding):
     exclude: tuple[str, ...] = field(
         default=ALWAYS_EXCLUDED,
         metadata={
-            "help": "Annotation class to leave out, with `*` and `?` too; repeatable.",
+            "help": "Annotation class to leave out, in which `*` stands for any letters and `?` for one; "
+            "repeatable.",
             "flag": "--exclude-class",
             "panel": "Annotations",
         },
@@ -193,13 +196,16 @@ class BaseRecipe(Encoding):
     )
     max_tiles: int = field(
         default=2000,
-        metadata={"help": "Largest number of tiles, drawn at random.", "panel": "Tiles"},
+        metadata={
+            "help": "Maximum number of tiles; where there are more, this many are drawn at random.",
+            "panel": "Tiles",
+        },
     )
     sample_per: Literal["slide", "case"] = field(
         default="slide",
         metadata={
-            "help": "Apply the largest number of tiles per slide or per case; each slide gives at least "
-            "one tile.",
+            "help": "Whether max_tiles is the maximum per slide or per case; each slide gives at least one "
+            "tile.",
             "panel": "Tiles",
         },
     )

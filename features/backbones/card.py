@@ -39,7 +39,7 @@ class BackboneCard:
             return ""
         return (
             f"The weights were trained on tiles of {self.tile} px at {self.mpp:g} micrometres per pixel; "
-            f"these are {recipe.tile} px at {mpp:g}. What they learnt may not hold here."
+            f"these are {recipe.tile} px at {mpp:g}. They may do worse at this scale."
         )
 
 

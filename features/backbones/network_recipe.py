@@ -95,12 +95,12 @@ class NetworkRecipe:
         if all(abs(mpp - scale) > SAME_SCALE * scale for scale in self.mpp):
             return (
                 f"{self.name} is for tiles at {scales} micrometres per pixel; these have {mpp:g}. "
-                f"Its features are best at mpp={self.mpp[0]:g} and tile={own_px}."
+                f"Use mpp={self.mpp[0]:g} and tile={own_px}, as in its training."
             )
         if abs(tile_px - own_px) > SAME_DETAIL * own_px:
             return (
                 f"{self.name} is for tiles of {own_px} px, resized to {self.resized_px}; these have "
-                f"{tile_px} px. Its features are best at tile={own_px}."
+                f"{tile_px} px. Use tile={own_px}, as in its training."
             )
         return ""
 

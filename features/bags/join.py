@@ -129,7 +129,7 @@ def join(
 def _check_folders(folders: Sequence[Path], out: Path) -> None:
     real = [os.path.realpath(folder) for folder in folders]
     if len(folders) < 2 or len(set(real)) < len(real):
-        raise InputError("Two or more different stores are joined; name them one after the other.")
+        raise InputError("Give at least two different stores to join.")
     if os.path.realpath(out) in real:
         raise InputError(f"out is {out}, one of the stores to join. Name another folder.")
 

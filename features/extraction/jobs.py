@@ -367,8 +367,7 @@ def _apply_settings(jobs: Sequence[SlideJob], settings: JobSettings) -> tuple[Sl
     if settings.segmenter:
         if settings.annotations or settings.coordinates or from_tiles:
             raise InputError(
-                "segmenter says where the tumour is: leave out annotations and coordinates, and give slides, "
-                "not tile images."
+                "segmenter finds the tumour: leave out annotations and coordinates, and give no tile images."
             )
         return tuple(replace(job, segmenter=settings.segmenter) for job in jobs)
     if settings.coordinates is None:

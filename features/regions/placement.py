@@ -84,7 +84,7 @@ class Placement:
         sentence = " and ".join(facts)
         return (
             f"{sentence[0].upper()}{sentence[1:]}. Look at the picture of the slide: an annotation has to be "
-            "this slide's, in full-resolution pixels, neither turned nor mirrored."
+            "this slide's, in full-resolution pixels, and not rotated or flipped."
         )
 
 

@@ -216,7 +216,7 @@ def grid_of_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
         VolumeError: a spacing is not above 0, or so fine that the volume would not fit into memory.
     """
     if min(spacing_mm) <= 0:
-        raise VolumeError(f"A grid of {spacing_mm} mm cannot be: spacing_mm must be above 0.")
+        raise VolumeError(f"The spacing of a grid, spacing_mm, must be above 0; got {spacing_mm}.")
     old, new = np.asarray(grid.spacing_mm), np.asarray(spacing_mm, dtype=np.float64)
     extent = np.asarray(grid.shape[::-1]) * old
     size = np.maximum(np.ceil(extent / new - 1e-3), 1).astype(int)

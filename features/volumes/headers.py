@@ -139,7 +139,7 @@ def damage_of(path: Path, header: Any | None) -> str:
 def _no_dicom(path: Path) -> str:
     """That a file by its name should be DICOM, in words."""
     return (
-        f"{path.name} has the name of a DICOM file and is none ({path.stat().st_size} bytes): it may be "
+        f"{path.name} is named like a DICOM file but is not one ({path.stat().st_size} bytes): it may be "
         "a slice that was not copied whole. Copy it again, or take it out of the folder."
     )
 

@@ -104,7 +104,7 @@ def window(volume: Volume, low: float, high: float) -> Volume:
     """
     if not low < high:
         raise VolumeError(
-            f"A window from {low:g} to {high:g} holds nothing: low must be below high."
+            f"The window from {low:g} to {high:g} is empty: its lower limit must be below its upper limit."
         )
     return volume.with_values(np.clip((volume.values - low) / (high - low), 0, 1))
 

@@ -17,10 +17,10 @@ MEASURED = ("CT", "MR", "PT", "NM")
 SUV = ("GML", "CM2ML")  # by weight, and by surface
 NO_SUV = "values of PET are in"
 ALIKE: tuple[tuple[str, str, str], ...] = (  # that all files of a series have in common
-    ("PatientID", "patients", "Leave the files of one of them."),
-    ("Modality", "modalities", "Leave the files of one of them."),
-    ("FrameOfReferenceUID", "frames of reference", "Leave the files of one of them."),
-    ("PatientPosition", "positions of the patient", "They were scanned twice: leave one of them."),
+    ("PatientID", "patients", "Keep only the files of one of them."),
+    ("Modality", "modalities", "Keep only the files of one of them."),
+    ("FrameOfReferenceUID", "frames of reference", "Keep only the files of one of them."),
+    ("PatientPosition", "positions of the patient", "They were scanned twice: keep one of them."),
     ("Units", "units", "Export the series again."),
     ("PhotometricInterpretation", "ways of showing values", "Export the series again."),
 )

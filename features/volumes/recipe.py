@@ -103,7 +103,7 @@ class VolumeRecipe:
     allow: tuple[Allowance, ...] = field(
         default=(),
         metadata={
-            "help": "What to take though it is a guess: series with `gaps`, whose missing slices are "
+            "help": "Accept uncertain input: series with `gaps`, whose missing slices are "
             "interpolated, or with the `tilt` of a gantry, which is straightened; `sparse` outlines, which "
             "are filled in between; outlines in an unstated or other `frame` of reference, taken as the "
             "image's; the dose of a `part` of a plan; repeatable."

@@ -184,8 +184,8 @@ def _check_orientations(planes: Sequence[Plane], name: str) -> None:
         groups[f"{words}, turned by {float(turn):.3f}" if turned else words] += 1
     if len(groups) > 1:
         raise VolumeError(
-            f"{name}: its slices lie in several orientations ({_counted(groups)}), as localisers do. Leave "
-            "the files of one orientation in the folder."
+            f"{name}: its slices lie in several orientations ({_counted(groups)}), as localisers do. Keep "
+            "only the files of one orientation in the folder."
         )
 
 
@@ -214,7 +214,7 @@ def _check_apart(planes: tuple[Plane, ...], along: NDArray[np.float64], name: st
         raise VolumeError(
             f"{name}: {len(at_one_place) + 1} of {len(planes)} slices share a place; "
             f"{_two_names(planes, first)} both lie {along[first]:.2f} mm along the normal. They are copies, "
-            "or time points, echoes or b values that no element tells apart. Leave one of each in the "
+            "or time points, echoes or b values that no element tells apart. Keep one of each in the "
             "folder."
         )
 

@@ -243,7 +243,7 @@ class ClassReader(Reader):
         """What the sets are worth."""
         if self.known is None:
             return (
-                "Nothing is known of this model out of fold: probabilities are as it gives them, and a case "
+                "This model was never tested on unseen cases, so its probabilities are uncalibrated: a case "
                 "is decided where one class has more than half. Predict with a cross-validation instead."
             )
         scope = (

@@ -150,7 +150,7 @@ def _check_packable(predictor: Predictor, out: Path) -> None:
         )
     if predictor.reads_tiles and predictor.reference is None:
         raise RunError(
-            f"A package compares new slides with the training slides, of which nothing is known. "
+            "This run has no record of its training slides, so a package could not compare new ones. "
             f"{' '.join(predictor.notes)}"
         )
 

@@ -94,7 +94,7 @@ class Answers:
         return tuple(row for row in self.slides if row.outcome == FAILED)
 
     def warnings(self) -> tuple[str, ...]:
-        """Of which slides the answers prove nothing, in sentences."""
+        """Of which slides the answers cannot be used to judge the model, in sentences."""
         of: dict[str, list[str]] = {}
         for row in filter(lambda row: row.has_values, self.slides):
             known = row.case in self.relations and self.relations[row.case].known
@@ -102,11 +102,12 @@ class Answers:
             of.setdefault(word, []).append(row.slide)
         sentences = {
             "yes": "The model, its backbone or a segmenter has learnt from the cases of {}: their answers "
-            "prove nothing.",
-            "out of fold": "The study knows the cases of {}: the fits that have not seen them answer.",
-            "outlined": "The study knows the cases of {}, but their outlines do not say which cases the "
-            "segmenter has seen: as test cases they prove nothing. Without an outline, the segmenters of the "
-            "folds that have not seen them draw the tumour.",
+            "cannot be used to judge the model.",
+            "out of fold": "The cases of {} belong to this study: only fits that were not trained on them "
+            "answer.",
+            "outlined": "The cases of {} belong to this study, but their outlines do not say which cases the "
+            "segmenter has seen: these answers cannot be used to judge the model. Without an outline, the "
+            "segmenters of the folds that have not seen them draw the tumour.",
             "unknown": "The case of {} is not known, so the model may have seen it. Give a cohort table.",
         }  # fmt: skip
         return tuple(

@@ -145,7 +145,7 @@ class RiskReader(Reader):
         """What the halves are worth."""
         if self.known is None:
             return (
-                "Nothing is known of this model out of fold: a risk above 0 is higher than that of the "
+                "This model was never tested on unseen cases: a risk above 0 is higher than that of the "
                 "median training case. Predict with a cross-validation instead."
             )
         if not self.known.orders:

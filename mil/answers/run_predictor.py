@@ -63,7 +63,7 @@ def _of_cross_validation(run: Run, model: str) -> Predictor:
         model = evaluation.best().model
         if len(able) > 1:
             notes = (
-                f"Model {model}: the best of {len(able)} in {run.path}, so that its figures flatter it.",
+                f"Model {model}: the best of {len(able)} in {run.path}, so its figures are optimistic.",
             )
     notes += _segmenter_notes(run)
     fits = tuple(

@@ -232,7 +232,9 @@ def _published(
     if any(count < 0 for count in counts.values()):
         raise RunError(f"{path}, line {line}: a count is below 0. Correct the table.")
     if complete_counts(counts).get("n", 1) == 0:
-        raise RunError(f"{path}, line {line}: a row of no case. Correct n, or leave it empty.")
+        raise RunError(
+            f"{path}, line {line}: n is 0: the row has no cases. Correct n, or leave it empty."
+        )
     return Published(line, cells.get("name", f"line {line}"), rates, counts)
 
 

@@ -166,7 +166,7 @@ def decide_grade(
     place = predictions.grades.index(chosen)
     if not place:
         raise PredictionsError(
-            f"Every case has grade {chosen}, the lowest, or a higher one. Name a higher grade."
+            f"Every case has grade {chosen}, the lowest, or a higher one. Choose a higher grade."
         )
     scores = {
         m: [predictions.case_scores(m, r) for r in predictions.repeats] for m in predictions.models
@@ -259,8 +259,10 @@ def write_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:
 def _choose(positive: str | None, names: Sequence[str], kind: str) -> str:
     """The class or grade to act on."""
     if positive is None and len(names) > 2:
+        several, one = ("grades", "lowest grade") if kind == "grade" else ("classes", kind)
         raise PredictionsError(
-            f"There are {len(names)}: {', '.join(names)}. Set positive to the {kind} that one would act on."
+            f"The predictions have {len(names)} {several} ({', '.join(names)}). Set positive to the {one} "
+            "that would be treated."
         )
     if positive is not None and positive not in names:
         raise PredictionsError(

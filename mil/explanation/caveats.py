@@ -13,8 +13,8 @@ def chance_caveat(run: Run, model: str) -> str:
     if not measured:
         return ""
     return (
-        f"No better than random: this run cannot distinguish {model} from guessing ({measured}), so its maps "
-        "need not say anything about the disease."
+        f"These cases do not show that {model} beats guessing ({measured}): do not read its maps as showing "
+        "the disease."
     )
 
 

@@ -80,6 +80,6 @@ def _check_linear(target: ExplanationTarget) -> None:
 
 def _not_a_sum(target: ExplanationTarget) -> FitError:
     return FitError(
-        f"The answer of {target.fitted.model} is not a sum over tiles, so no tile has a share to show. Use "
-        "method single-tile, or a model such as abmil."
+        f"The output of {target.fitted.model} is not a sum over tiles, so it cannot be split into shares of "
+        "the tiles. Use method single-tile, or a model such as abmil."
     )

@@ -109,11 +109,11 @@ class Faithfulness:
     @property
     def verdict(self) -> str:
         """In words."""
-        word, meaning = "No better", ""
+        word, meaning = "No more faithful", ""
         if self.better_than_random:
-            word, meaning = "Better", "; it tells what THIS model uses, be it right or wrong"
+            word, meaning = "More faithful", ". It shows what the model uses, right or wrong"
         return (
-            f"{word} than random orders of {self.ordered} ({state_p(self.p)}): beats "
+            f"{word} to the model than random orders of {self.ordered} ({state_p(self.p)}): beats "
             f"{self.deletion_percentile:.0f} of 100 by deletion, {self.insertion_percentile:.0f} by "
             f"insertion{meaning}"
         )

@@ -13,7 +13,6 @@ from mil.explanation.heatmap import overlay, show_heatmap
 from mil.explanation.scores import TileScores
 from mil.figures.saving import DPI, png_bytes
 
-TO_THE_MODEL = "To the model itself:"  # before the verdict on a model that may be guessing
 MAP_PX = 780  # width of the map at DPI
 MAP_COLOUR, CHANCE_COLOUR, ALERT_COLOUR = "#1b5e9c", "#9a9a9a", "#b00020"
 
@@ -67,8 +66,7 @@ def draw_explanation(
         axes.plot(percent, random_answers.mean(axis=0), color=CHANCE_COLOUR, lw=1)
         axes.plot(percent, answers, color=MAP_COLOUR, lw=1.6, label=f"this map, area {area:.2f}")
         _label_axes(axes, f"{scores.part}s {name}", answer_label, limits)
-    verdict = f"{TO_THE_MODEL} {faithfulness.verdict}." if guessing else f"{faithfulness.verdict}."
-    sentences = [*filter(None, [guessing]), verdict, *warnings]
+    sentences = [*filter(None, [guessing]), f"{faithfulness.verdict}.", *warnings]
     alert = not faithfulness.better_than_random or len(sentences) > 1
     figure.supxlabel(
         "\n".join(sentences),

@@ -19,7 +19,7 @@ from mil.explanation.caveats import chance_caveat, validation_caveat
 from mil.explanation.contact_sheet import draw_contact_sheet, draw_tile_maps, extreme_tiles
 from mil.explanation.default import method_for
 from mil.explanation.faithfulness import random_curves
-from mil.explanation.figure import TO_THE_MODEL, draw_explanation
+from mil.explanation.figure import draw_explanation
 from mil.explanation.gradcam import recomputed_warning
 from mil.explanation.known import known_tiles
 from mil.explanation.methods import Method
@@ -75,9 +75,8 @@ class Explanation:
 
     @property
     def verdict(self) -> str:
-        """Faithfulness in words, restricted to the model itself if that may be guessing."""
-        verdict = self.assessed.faithfulness.verdict
-        return f"{TO_THE_MODEL} {verdict}." if self.guessing else f"{verdict}."
+        """Faithfulness to the model in words; it says nothing of whether the model is right."""
+        return f"{self.assessed.faithfulness.verdict}."
 
 
 def explain_input(

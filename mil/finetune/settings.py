@@ -41,7 +41,9 @@ class FinetuneSettings:
     )
     epochs: int = field(
         default=10,
-        metadata={"help": "Epochs; each draws tiles from all training slides anew."},
+        metadata={
+            "help": "Number of epochs; each draws a fresh sample of tiles from every training slide."
+        },
     )
     tiles_per_slide: int = field(
         default=64, metadata={"help": "Tiles drawn from each slide in each epoch."}
@@ -93,7 +95,7 @@ class FinetuneSettings:
             "help": "Random changes to a tile each time it is used, separated by commas: mirror images "
             "(`flips`), quarter turns (`turns`), brightness, contrast and saturation (`colour`), any angle "
             "(`rotation`), scale (`zoom`), smooth deformation (`elastic`), a part of it (`crop`). `off` "
-            "leaves tiles as they are; layers that do not learn are then computed once for each tile.",
+            "leaves tiles as they are; the frozen layers are then computed once for each tile.",
             "split": ",",
         },
     )
@@ -156,8 +158,8 @@ class FinetuneSettings:
     frozen_cache: float = field(
         default=4.0,
         metadata={
-            "help": "augment=off: gigabytes of what layers that do not learn give for each tile, cached in "
-            "the output folder during training; for all other tiles it is computed in each epoch."
+            "help": "With augment=off: gigabytes of disk, in the output folder, to cache the outputs of the "
+            "frozen layers during training; those of further tiles are computed again in every epoch."
         },
     )
 

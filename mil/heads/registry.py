@@ -18,7 +18,7 @@ with one name for a head, or a registered head of a name in use, are errors.
 import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ from features.choices import twice_problem, unknown_problem
 from features.recipe import is_vector
 from mil.errors import FitError, UnknownModel
 from mil.heads.table import MODELS
-from mil.heads.unloaded import source_problem
 
 if TYPE_CHECKING:
     from mil.heads.head import Head, HeadSettings, Outcome
@@ -107,16 +106,6 @@ def _installed_problem(head: InstalledHead, rows: Sequence[InstalledHead]) -> st
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         return f"there is no module {module.partition('.')[0]!r}"
     return ""
-
-
-def heads_by_use() -> tuple[tuple[InstalledHead, ...], tuple[InstalledHead, ...]]:
-    """The installed heads that can be used, and those that cannot, with the problem; none is imported."""
-    rows = [
-        row if row.problem else replace(row, problem=source_problem(row.reference))
-        for row in installed_heads()
-    ]
-    usable = tuple(row for row in rows if not row.problem)
-    return usable, tuple(row for row in rows if row.problem)
 
 
 def register_head(name: str, head: "type[Head]") -> None:

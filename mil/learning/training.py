@@ -152,7 +152,10 @@ def _begin_part(
     """Heads of all seeds, prepared for a part of the cases."""
     shared = {case.name for case in part.train} & {case.name for case in part.valid}
     if shared:
-        raise LeakageError(f"{', '.join(sorted(shared)[:5])} would train and choose the epoch.")
+        raise LeakageError(
+            f"In both the training and the early-stopping part: {', '.join(sorted(shared)[:5])}. A case "
+            "belongs to one of them."
+        )
     by_steps = head_class(model).takes_steps()
     encoding = fit_encoding(part.train, settings.clinical) if reads_table([model]) else None
     objective = task.objective(

@@ -49,7 +49,7 @@ def check_question(name: str, question: Question) -> None:
             raise ProtocolError(f"questions.{name}: {group} has no label. Name one, or {OTHERS!r}.")
         for label in labels:
             if seen.setdefault(normalised(label) or label, group) != group:
-                raise ProtocolError(f"questions.{name}: {label} is in two classes. Leave one out.")
+                raise ProtocolError(f"questions.{name}: {label} is in two classes. Keep it in one.")
 
 
 def count_labels(question: Question, rows: Sequence[Row]) -> tuple[LabelCount, ...]:

@@ -133,10 +133,8 @@ def _rows(
             of = f" of {key[1]}" if key[1] else ""
             raise CohortError(
                 f"{sheet.path}, line {line}: {key[0]}{of} has a row on line {rows[key][0]} already. "
-                "Give each "
-                ""
-                "case one row, or one per modality, in a column modality; put a second reading in its "
-                "own file."
+                "Give each case one row, or one per modality, in a column modality; put the second "
+                "observer's readings in a separate file."
             )
         rows[key] = (line, cells)
     return rows

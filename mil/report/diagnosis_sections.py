@@ -52,9 +52,9 @@ class DiagnosisSections(Sections[DiagnosisReport]):
         scarce = ", ".join(sorted(label for label, number in counts.items() if number == fewest))
         if fewest < FEW:
             warnings.append(
-                f"Few cases: {scarce} {'have' if ', ' in scarce else 'has'} {fewest}. One case more or less "
-                f"right moves the sensitivity of such a class by {100 / fewest:.0f} points. Read the "
-                "intervals rather than the estimates."
+                f"Few cases per class: {scarce} {'have' if ', ' in scarce else 'has'} {fewest}. One case "
+                f"more or less right moves the sensitivity of such a class by {100 / fewest:.0f} points. "
+                "Read the intervals rather than the estimates."
             )
         majority = [
             result.metrics["accuracy"].value

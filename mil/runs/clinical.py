@@ -33,7 +33,7 @@ def clinical_facts(
     if late:
         notify(f"The clinical model leaves out {listed(late)}: known only from the follow-up.")
     if taken := [name for name in names if name in known]:
-        notify(f"Declared to be known at diagnosis, and read: {listed(taken)}.")
+        notify(f"Used because the study declares them known at diagnosis: {listed(taken)}.")
     for name, reason in encoding.left_out:
         notify(f"The clinical model leaves out {name}: it {reason}.")
     for note in odd_cells(cohort.cases, names):

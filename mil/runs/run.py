@@ -86,7 +86,7 @@ class Run(RunFacts):
         if len(missing) > 1:
             are, moved, places = ("are", "they have", "their new places")
         raise CohortError(
-            f"{self.path}: {' and '.join(missing.values())} {are} not there. If {moved} moved, name "
+            f"{self.path}: {' and '.join(missing.values())} {are} not there. If {moved} moved, give "
             f"{places} ({', '.join(missing)})."
         )
 

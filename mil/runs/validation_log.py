@@ -151,9 +151,9 @@ def check_same_model(earlier: Sequence[ValidationRecord], record: ValidationReco
     for entry in earlier:
         if (entry.model, entry.predictions_sha256) != (record.model, record.predictions_sha256):
             raise LeakageError(
-                f"These cases were used to test {entry.model} of {entry.run} on {entry.date}. A second "
-                f"model, here {record.model} of {record.run}, could be chosen by its score on them, and "
-                "the better of two scores is not what unseen cases will give. Report the first; compare "
+                f"These cases were used to test {entry.model} of {entry.run} on {entry.date}. Testing a "
+                f"second model, here {record.model} of {record.run}, would let you pick the better one, and "
+                "its score would be optimistic. Report the first; compare "
                 "models by cross-validation, and test this one on cases that no model has been tested on."
             )
 

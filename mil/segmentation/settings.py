@@ -56,7 +56,8 @@ class SegmentSettings:
     negative_classes: tuple[str, ...] = field(
         default=NEGATIVE_CLASSES,
         metadata={
-            "help": "Annotation class that is tissue without tumour, with `*` and `?` too; repeatable.",
+            "help": "Annotation class that is tissue without tumour, in which `*` stands for any letters and "
+            "`?` for one; repeatable.",
             "flag": "--negative-class",
             "panel": "Annotations",
         },
@@ -64,7 +65,8 @@ class SegmentSettings:
     exclude: tuple[str, ...] = field(
         default=ALWAYS_EXCLUDED,
         metadata={
-            "help": "Annotation class to leave out of training and judging, with `*` and `?` too; "
+            "help": "Annotation class to leave out of training and judging, in which `*` stands for any "
+            "letters and `?` for one; "
             "repeatable.",
             "flag": "--exclude-class",
             "panel": "Annotations",

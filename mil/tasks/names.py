@@ -17,14 +17,15 @@ class FollowUpColumns:
     PANEL: ClassVar[str] = "Task"
 
     time: str = field(
-        default="time", metadata={"help": "Survival: the column of times until the event."}
+        default="time", metadata={"help": "Column of times until the event (task=survival)."}
     )
     event: str = field(
         default="event",
-        metadata={"help": "Survival: the column that is 1 where the event was observed, else 0."},
+        metadata={"help": "Column that is 1 where the event was observed, else 0 (task=survival)."},
     )
     time_unit: str = field(
-        default="days", metadata={"help": "Survival: unit of the times, for tables and figures."}
+        default="days",
+        metadata={"help": "Unit of the times, for tables and figures (task=survival)."},
     )
 
 
@@ -34,11 +35,13 @@ class GradeColumns:
 
     PANEL: ClassVar[str] = "Task"
 
-    grade: str = field(default="grade", metadata={"help": "Grade: the column of grades."})
+    grade: str = field(
+        default="grade", metadata={"help": "Column that holds the grade (task=grade)."}
+    )
     grade_order: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Grade: the grades from lowest to highest, with commas between; ordered by their "
+            "help": "Grades from lowest to highest, separated by commas (task=grade); ordered by their "
             "numbers (1, 2, 3 or G1, G2, G3) if not given.",
             "split": ",",
         },

@@ -27,7 +27,9 @@ def study(tmp_path):
 
 def test_curves_of_one_class(study):
     crossval(CrossvalOptions(**study, models=("majority", "pooled-logistic"), folds="3"))
-    with pytest.raises(PredictionsError, match=r"There are 3: x, y, z\. Set positive to the class"):
+    with pytest.raises(
+        PredictionsError, match=r"have 3 classes \(x, y, z\)\. Set positive to the class that"
+    ):
         decision(DecisionOptions(run=study["out"]))
     decision(DecisionOptions(run=study["out"], positive="y"))
     made = {path.name for path in (study["out"] / "decision").iterdir()}
@@ -66,7 +68,9 @@ def test_curves_of_a_grade_or_a_higher_one(study):
     table = study["cohort"].read_text().replace(",x,", ",1,").replace(",y,", ",2,")
     study["cohort"].write_text(table.replace(",z,", ",3,").replace("label", "grade"))
     crossval(CrossvalOptions(**study, task="grade", models=("majority",), folds="3"))
-    with pytest.raises(PredictionsError, match=r"There are 3: 1, 2, 3\. Set positive to the grade"):
+    with pytest.raises(
+        PredictionsError, match=r"have 3 grades \(1, 2, 3\)\. Set positive to the lowest grade that"
+    ):
         decision(DecisionOptions(run=study["out"]))
     with pytest.raises(PredictionsError, match="Every case has grade 1, the lowest, or a higher"):
         decision(DecisionOptions(run=study["out"], positive="1"))

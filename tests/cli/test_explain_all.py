@@ -83,9 +83,7 @@ def test_a_run_that_may_have_guessed_has_no_most_faithful_method(trained, explai
     result = {"model": "abmil", "correct": 7, "n": 20, "p_chance": 0.001, "p_majority": 0.3}
     (trained / "metrics.json").write_text(json.dumps({"models": [result]}))
     output, _ = explained()
-    assert (
-        "No better than random: this run cannot distinguish abmil from guessing (7 of 20" in output
-    )
+    assert "These cases do not show that abmil beats guessing (7 of 20" in output
     assert "Most faithful" not in output
 
 

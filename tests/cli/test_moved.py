@@ -27,7 +27,7 @@ def test_a_run_is_reported_after_its_store_and_its_table_have_moved(mil, tmp_pat
     shutil.move(new / "cohort.csv", new / "table.csv")
     failed = mil("report", "run", cwd=new, check=False)
     assert failed.returncode == 1
-    assert "If they have moved, name their new places (--cohort, --store)." in failed.stderr
+    assert "If they have moved, give their new places (--cohort, --store)." in failed.stderr
     refused = mil("report", "run", "--cohort", "table.csv", "--store", ".", cwd=new, check=False)
     assert "is not the bag store of run" in refused.stderr
     other = ("decision", "evaluate", "compare", "permute")

@@ -71,7 +71,7 @@ def test_the_run_is_learnt_reported_explained_and_audited(study, mil):
     printed = mil(
         "explain", "run", "store/p0.h5", "--model", "mean", "--out", "map", cwd=study
     ).stdout
-    assert "than random orders of slices" in printed
+    assert "than random orders of slices" in " ".join(printed.split())
     assert "predict the effect of every slice" in " ".join(printed.split())
     assert "tile" not in printed
     header = next(csv.reader((study / "map" / "p0-mean-evidence.csv").read_text().splitlines()))
@@ -155,7 +155,7 @@ def test_a_bad_volume_is_named_and_ends_with_1(study, tmp_path):
         ((), "--channels CT,T1,PET, or --channels-all 3"),
         (("--channels", "CT", "--channels-all", "1"), "--channels CT,T1,PET, or --channels-all 3"),
         (("--channels", "CT,T1"), "one modality or three"),
-        (("--channels-all", "2"), "--channels-all is 1 or 3"),
+        (("--channels-all", "2"), "--channels-all must be 1 or 3; got 2"),
         (("--channels", "CT", "--show", "some"), "some"),
     ],
 )
@@ -228,7 +228,7 @@ def test_contours_are_judged_and_the_mask_that_was_trained_on_is_named(study, tm
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
-        (("--modality", "T1", "--folds", "1"), "--folds is 1. Two are the fewest."),
+        (("--modality", "T1", "--folds", "1"), "--folds must be at least 2; got 1."),
         (("--modality", "T1", "--window", "9"), "--window is '9'. Write it as -160:240."),
     ],
 )

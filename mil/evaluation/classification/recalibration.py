@@ -142,4 +142,7 @@ def _bound_note(temperatures: Sequence[float]) -> str:
     if n_hottest == 0:
         return ""
     where = f" in {n_hottest} of {len(temperatures)} folds" * (n_hottest < len(temperatures))
-    return f"at the bound of the search{where}: the scores carry nothing{' there' * bool(where)}"
+    return (
+        f"reached its upper limit{where}: the scores carry no information about the class"
+        + " there" * bool(where)
+    )

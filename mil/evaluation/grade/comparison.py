@@ -352,6 +352,6 @@ def _check_same_outcomes(
         case = differing[0]
         more = f", and {len(differing) - 1} more differ" * (len(differing) > 1)
         raise PredictionsError(
-            f"Case {case} has grade {outcomes[0][case]} in {a} and {outcomes[1][case]} in {b}{more}. Mend "
-            "the grades."
+            f"Case {case} has grade {outcomes[0][case]} in {a} and {outcomes[1][case]} in {b}{more}. "
+            "Correct the grades."
         )

@@ -131,7 +131,7 @@ def test_a_last_file_without_suffix_that_is_cut_off_is_named(tmp_path, rest):
     last = tmp_path / "IM005"
     last.write_bytes(last.read_bytes()[:rest])
     (tmp_path / "README").write_text("")
-    assert f"IM005 has the name of a DICOM file and is none ({rest} bytes)" in refusal(tmp_path)
+    assert f"IM005 is named like a DICOM file but is not one ({rest} bytes)" in refusal(tmp_path)
 
 
 def test_two_slices_at_one_place_are_an_error_with_their_names(tmp_path):
@@ -312,7 +312,7 @@ def test_files_that_cannot_be_opened_or_parsed_are_named(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:150] + b"\x10" * 40)
     assert "002.dcm is damaged" in refusal(tmp_path)
     path.write_bytes(b"")
-    assert "002.dcm has the name of a DICOM file and is none (0 bytes)" in refusal(tmp_path)
+    assert "002.dcm is named like a DICOM file but is not one (0 bytes)" in refusal(tmp_path)
 
     def closed(self, *_):
         raise PermissionError(13, "Permission denied")

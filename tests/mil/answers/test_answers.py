@@ -117,7 +117,7 @@ def test_what_the_segmenter_or_the_backbone_has_learnt_from_proves_nothing(predi
     bag = replace(made_bag("x", n_tiles=12), source_sha256="f", trained_on_slides=("f",))
     answers = predict_slides(predictor, slides_of(bag))
     assert answers.slides[0].trained_on == "yes"
-    assert "prove nothing" in " ".join(answers.warnings())
+    assert "cannot be used to judge the model" in " ".join(answers.warnings())
 
 
 def test_a_mask_of_a_slide_unlike_the_segmenters_own_answers_nothing(run, predictor):
@@ -237,7 +237,7 @@ def test_an_outline_of_a_known_case_is_not_called_unknown(run, predictor):
         slides_of(run.bag(slide), stranger), masks=dict.fromkeys((slide, "stranger"), OUTLINE)
     )
     outlined, unknown = predict_slides(predictor, new).warnings()
-    assert f"The study knows the cases of {slide}, but their outlines do not say" in outlined
+    assert f"The cases of {slide} belong to this study, but their outlines do not say" in outlined
     assert unknown.startswith("The case of stranger is not known")
 
 

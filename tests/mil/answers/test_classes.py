@@ -140,7 +140,7 @@ def test_without_known_cases_the_majority_of_the_probability_decides():
     assert reader.read(answers_of(np.array([[[0.51, 0.4, 0.09]]]))).candidates == ("a",)
     assert reader.read(answers_of(np.array([[[0.5, 0.5, 0.0]]]))).candidates == ("a", "b")
     assert reader.read(answers_of(np.array([[[0.37, 0.26, 0.37]]]))).candidates == ("a", "c")
-    assert "Nothing is known of this model out of fold" in reader.promise()
+    assert "This model was never tested on unseen cases" in reader.promise()
 
 
 def test_sets_of_grades_have_no_gap_and_the_median_is_predicted():

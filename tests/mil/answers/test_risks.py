@@ -66,7 +66,7 @@ def test_a_case_that_can_be_compared_with_none_is_undecided():
 def test_without_known_cases_the_sign_decides():
     reader = RiskReader(None)
     assert reader.read([FitAnswer(0, 0, {"risk": -0.2})]).candidates == ("low risk",)
-    assert "Nothing is known of this model out of fold" in reader.promise()
+    assert "This model was never tested on unseen cases" in reader.promise()
 
 
 def test_the_reader_comes_back_from_json():

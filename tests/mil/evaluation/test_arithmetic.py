@@ -222,8 +222,8 @@ def test_a_cell_is_read_with_the_room_its_digits_leave(tmp_path, cell, low, high
         ("accuracy\nhigh\n", "line 2: accuracy is 'high'"),
         ("accuracy,n\n.8,ten\n", "line 2: n is 'ten'"),
         ("accuracy,n\n.8,-3\n", "a count is below 0"),
-        ("accuracy,n\n.8,0\n", "a row of no case"),
-        ("accuracy,tp,fn,fp,tn\n.8,0,0,0,0\n", "a row of no case"),
+        ("accuracy,n\n.8,0\n", "the row has no cases"),
+        ("accuracy,tp,fn,fp,tn\n.8,0,0,0,0\n", "the row has no cases"),
         ("accuracy,n\n.8\n", "line 2: 1 fields under 2 columns"),
     ],
 )

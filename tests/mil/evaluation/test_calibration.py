@@ -200,10 +200,12 @@ def test_a_temperature_at_the_bound_of_the_search_is_called_so():
     wrong = CaseScores(case_scores.case, 1 - case_scores.truth, case_scores.p, case_scores.fold)
     scaled = calibrate([wrong], ["a", "b"]).temperature
     assert scaled.parameter == pytest.approx(np.exp(3), rel=1e-4)
-    assert scaled.note == "at the bound of the search: the scores carry nothing"
+    assert scaled.note == "reached its upper limit: the scores carry no information about the class"
     assert calibrate([case_scores], ["a", "b"]).temperature.note == ""
     both = calibrate([case_scores, wrong], ["a", "b"]).temperature.note
-    assert both == "at the bound of the search in 3 of 6 folds: the scores carry nothing there"
+    assert both == (
+        "reached its upper limit in 3 of 6 folds: the scores carry no information about the class there"
+    )
 
 
 def test_platts_line_equals_scikit_learns():

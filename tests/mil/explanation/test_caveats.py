@@ -44,7 +44,7 @@ def estimate(value, low):
     ],
 )
 def test_a_model_that_may_be_guessing_is_named(tmp_path, task, measured, words):
-    assert f"cannot distinguish mean from guessing ({words})" in caveat(tmp_path, task, **measured)
+    assert f"do not show that mean beats guessing ({words})" in caveat(tmp_path, task, **measured)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_planted_tiles_score_highest_and_the_map_is_better_than_random(method, s
         assert assessed.localisation.auc >= 0.95
         assert assessed.localisation.pointing
         assert assessed.faithfulness.better_than_random
-        assert assessed.faithfulness.verdict.startswith("Better than random")
+        assert assessed.faithfulness.verdict.startswith("More faithful to the model than random")
 
 
 def test_the_worst_order_is_no_better_than_random():
@@ -117,7 +117,7 @@ def test_the_worst_order_is_no_better_than_random():
     )
     assert good.p == pytest.approx(1 / 101)
     assert bad.p == 1
-    assert bad.verdict.startswith("No better than random")
+    assert bad.verdict.startswith("No more faithful to the model than random")
     assert min(good.deletion_percentile, good.insertion_percentile) > 95
     assert max(bad.deletion_percentile, bad.insertion_percentile) < 5
 
@@ -364,7 +364,7 @@ def test_facts_hold_everything_as_json():
     target, keys = planted_target(seeds=3)
     assessed = assess_map(target, "evidence", random_curves(target), keys)
     facts = json.loads(json.dumps(map_card(assessed), allow_nan=False))
-    assert facts["faithfulness"]["verdict"].startswith("Better than random")
+    assert facts["faithfulness"]["verdict"].startswith("More faithful to the model than random")
     assert facts["localisation"]["auc"] > 0.95
     probability = float(physically(target, np.ones(len(keys), bool))[0].exp())
     assert facts["probability"] == pytest.approx(probability, abs=1e-5)

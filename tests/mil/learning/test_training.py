@@ -344,7 +344,7 @@ def test_inner_loss_weighs_cases_not_slides():
 
 
 def test_case_that_trains_cannot_choose_the_epoch():
-    with pytest.raises(LeakageError, match="a1 would train and choose the epoch"):
+    with pytest.raises(LeakageError, match="training and the early-stopping part: a1"):
         fit_model("abmil", COHORT.cases, COHORT.cases[1:2], COHORT.classes, QUICK, seed=0)
 
 

@@ -247,7 +247,7 @@ def test_weights_that_do_not_say_whom_they_have_seen_are_told(tmp_path):
 
 def test_few_cases_are_told_with_what_one_case_moves(tmp_path):
     (warning,) = warnings_of(tmp_path, made_cohort((FEW, 4), slides=1, n_tiles=1))
-    assert warning.startswith("Few cases: class-b has 4.")
+    assert warning.startswith("Few cases per class: class-b has 4.")
     assert "by 25 points" in warning
 
 

@@ -284,7 +284,7 @@ def test_the_same_model_may_read_again_and_no_other(run, unseen, place):
         replace(record, predictions_sha256="of another run"),
     ):
         with pytest.raises(
-            LeakageError, match=r"used to test abmil .* could be chosen by its score"
+            LeakageError, match=r"used to test abmil .* would let you pick the better one"
         ):
             check_same_model(earlier_records(logs, other), other)
 

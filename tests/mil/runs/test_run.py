@@ -240,13 +240,13 @@ def test_a_place_that_is_gone_is_named_with_the_remedy(moved):
         run.cohort()
     assert re.fullmatch(
         r"\S+run: the table \S+cohort\.csv and the bag store \S+store are not there\. "
-        r"If they have moved, name their new places \(cohort=\.\.\., store=\.\.\.\)\.",
+        r"If they have moved, give their new places \(cohort=\.\.\., store=\.\.\.\)\.",
         str(caught.value),
     )
     run = open_run(moved / "run", cohort=moved / "cohort.csv")
     with pytest.raises(
         CohortError,
-        match=r"run: the bag store \S+ is not there\. If it has moved, name its new place \(store=\.\.\.\)",
+        match=r"run: the bag store \S+ is not there\. If it has moved, give its new place \(store=\.\.\.\)",
     ):
         run.cohort()
     with pytest.raises(CohortError, match=r"store=...\)"):

@@ -1,10 +1,23 @@
-"""What is wrong with a class of another package, as its source says: nothing is imported for a help text."""
+"""Heads of other packages for a help text: what is wrong with one is read from its source, unimported."""
 
 import ast
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+
+from mil.heads.registry import InstalledHead, installed_heads
+
+
+def heads_by_use() -> tuple[tuple[InstalledHead, ...], tuple[InstalledHead, ...]]:
+    """The installed heads that can be used, and those that cannot, with the problem."""
+    rows = [
+        row if row.problem else replace(row, problem=source_problem(row.reference))
+        for row in installed_heads()
+    ]
+    usable = tuple(row for row in rows if not row.problem)
+    return usable, tuple(row for row in rows if row.problem)
 
 
 def source_problem(reference: str) -> str:
