@@ -103,7 +103,7 @@ def _row(test: "PermutationTest") -> list[str]:
     from mil.evaluation.display import format_p
 
     if test.observed is None or test.alarm_at is None or test.p_value is None:
-        return [test.model, "undefined", "", "", "", "orders no cases"]
+        return [test.model, "undefined", "", "", "", "gives all cases the same score"]
     mean = sum(test.values) / len(test.values)
     result = "too few shuffles to tell"
     if test.leaks:

@@ -150,7 +150,7 @@ def _show_answers(answers: "Answers") -> None:
     say(f"Model {predictor.model} of {predictor.title}, {fits}.{worth}")
     for note in (*predictor.notes, *answers.new.notes):
         complain(note)
-    names = predictor.reader.value_names
+    names = predictor.reader.brief_names
     show_table(
         ["case", "slide", "outcome", "predicted", *names],
         [

@@ -93,6 +93,11 @@ class Reader(ABC):
         """The names of the values of a reading."""
 
     @property
+    def brief_names(self) -> tuple[str, ...]:
+        """Those of the values that are shown where there is little room."""
+        return self.value_names
+
+    @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """Columns that every fit must answer, where they depend on the cohort; else empty."""

@@ -104,6 +104,13 @@ class RiskReader(Reader):
         return ("risk", "rank", *self.columns) if self.known else ("risk",)
 
     @property
+    def brief_names(self) -> tuple[str, ...]:
+        """The risk, its rank, and survival at three times at most: the first, a middle one, the last."""
+        times = self.columns
+        few = dict.fromkeys((*times[:1], *times[len(times) // 2 :][:1], *times[-1:]))
+        return tuple(name for name in self.value_names if name not in times or name in few)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The times at which survival was predicted."""
         return self.known.curve if self.known else ()

@@ -167,8 +167,13 @@ def _predictor(
 
 
 def _performance(table: Table) -> str:
-    """The first row of a table of models, as one line."""
-    cells = zip(table.header[1:], table.rows[0][1:], strict=True)
+    """The measures of the first row of a table of models, as one line.
+
+    Measures are known for guessing, the last row, too; what follows the last of them, as a test of groups, is
+    none.
+    """
+    end = max(place for place, cell in enumerate(table.rows[-1]) if cell) + 1
+    cells = zip(table.header[1:end], table.rows[0][1:end], strict=True)
     return ", ".join(f"{name} {value}" for name, value in cells)
 
 

@@ -138,8 +138,8 @@ def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, warn
     explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
     guessing = json.loads((tmp_path / "out" / "s-abmil-evidence.json").read_text())["guessing"]
     sentence = (
-        "These cases do not show that abmil beats guessing (7 of 20 right, p = 0.300): do not read its maps as "
-        "showing the disease."
+        "These cases do not show that abmil beats guessing (7 of 20 right, p = 0.300): do not read its maps "
+        "as showing the disease."
     )
     assert guessing == (sentence if warned else "")
 

@@ -135,12 +135,19 @@ def test_other_times_are_another_run(study):
         crossval(settings)
 
 
-def test_fits_of_a_cross_validation_rank_a_case_among_those_they_have_not_seen(finished, tmp_path):
+def test_fits_of_a_cross_validation_rank_a_case_among_those_they_have_not_seen(
+    finished, tmp_path, capsys
+):
     run, _ = finished
     table = read_csv(run.parent / "cohort.csv")
     bags = tuple(run.parent / "store" / f"{row['slide']}.h5" for row in table[:6])
     out = tmp_path / "new.csv"
     predict(PredictOptions(run=run, model="pooled-logistic", inputs=bags, out=out))
+    printed = capsys.readouterr().out
+    assert re.search(r"Out of fold: Harrell C [^\n]*IBS [\d.]+\.\n", printed)
+    assert (
+        len(re.findall(r" s_\d", printed)) <= 3 < sum(name[:2] == "s_" for name in read_csv(out)[0])
+    )
     slides = [row for row in read_csv(out) if row["level"] == "slide"]
     assert {row["trained_on_it"] for row in slides} == {"out of fold"}
     for row in slides:

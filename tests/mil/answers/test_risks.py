@@ -1,5 +1,7 @@
 """Risks of new cases among those of known ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,23 @@ def test_a_risk_is_ranked_by_the_fit_that_has_not_seen_the_known_case():
     assert reading.values["risk"] == pytest.approx(5.5)
     assert reading.values["s_12"] == pytest.approx(0.85)
     assert (reading.predicted, reading.candidates) == ("high risk", ("high risk",))
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [
+        ([], []),
+        ([6], [6]),
+        ([6, 9], [6, 9]),
+        ([1, 2, 4, 7, 30], [1, 4, 30]),
+        (range(20), [0, 10, 19]),
+    ],
+)
+def test_three_times_at_most_are_shown_where_there_is_little_room(times, shown):
+    reader = RiskReader(replace(known(), curve=tuple(f"s_{t}" for t in times)))
+    assert reader.brief_names == ("risk", "rank", *(f"s_{t}" for t in shown))
+    assert reader.value_names == ("risk", "rank", *(f"s_{t}" for t in times))
+    assert RiskReader(None).brief_names == ("risk",)
 
 
 def test_a_rank_near_one_half_is_undecided():
