@@ -13,8 +13,8 @@ _ENDING = (
 KINDS = {
     kind: re.compile(rf"(?:{words}){_ENDING}|.*(?:{signs}).*" if signs else rf"(?:{words}){_ENDING}")
     for kind, words, signs in (
-        ("train", "train(?:ings?)?|trn?|learn(?:ing)?|(?:an)?lern(?:en)?|trainieren|entrainer|entrenar|addestrare|treinar"
-         "|trainen|development|derivation|discovery"
+        ("train", "train(?:ings?)?|trn?|learn(?:ing)?|(?:an)?lern(?:en)?|trainieren|entrainer|entrenar"
+         "|addestrare|treinar|trainen|development|derivation|discovery"
          "|entwicklungs?|ableitungs?|modellbildungs?|entrainement|apprentissage|entrenamiento|desarrollo"
          "|addestramento|sviluppo|treino|treinamento|desenvolvimento|traning|tr(?:æ|ae)ning|trening(?:ow[aey])?"
          "|uczac[aey]|opetus|egitim|обуч\\w*|трен\\w*", "训练|訓練|学習|훈련|학습"),

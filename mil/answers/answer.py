@@ -12,6 +12,7 @@ from mil.answers.masks import OTHER_REGION, OUTLINE, OUTLINED, UNPROMISED, nothi
 from mil.answers.predictor import Fit, FitKey, Predictor
 from mil.data.case import Row
 from mil.data.names import patient_of
+from mil.data.new_columns import unlike_values, unread_values
 from mil.errors import FitError
 from mil.likeness.reference import describe
 from mil.likeness.rescans import Rescan
@@ -214,9 +215,9 @@ def answer_slide(
         if predictor.reads_tiles:
             row = _compared(row, predictor, new, relation, same_region=how != OTHER_REGION)
             row = _with_mask(row, new.segmented)
-            if row.reason:
-                return row, new
-        return _read(row, predictor, relation, [new]), new
+        else:
+            row = _with_columns(row, relation, new.other)
+        return row if row.reason else _read(row, predictor, relation, [new]), new
     except FitError as error:
         return replace(row, reason=str(error)), new
 
@@ -291,6 +292,15 @@ def _compared(
     if math.isnan(likeness.ratio):
         return replace(row, outcome=ABSTAINED, reason=TOO_FEW_CASES)
     return row
+
+
+def _with_columns(row: Answer, relation: Relation, other: Mapping[str, str]) -> Answer:
+    """The row of a model that reads a table; with a reason where a column is unlike what it learnt from."""
+    encodings = [fit.model.encoding for fit in relation.fits if fit.model.encoding]
+    cases = {"": other}
+    row = replace(row, notes=(*row.notes, *unread_values(encodings, cases)))
+    unlike = unlike_values(encodings, cases)
+    return replace(row, outcome=ABSTAINED, reason="; ".join(unlike)) if unlike else row
 
 
 def _with_mask(row: Answer, segmented: AppliedSlide | None) -> Answer:

@@ -19,6 +19,7 @@ from mil.baselines.tile_vote import TileVoteLogits
 from mil.data.case import Case, Row
 from mil.data.cohort import Cohort, assemble
 from mil.data.duplicates import lookalikes_across
+from mil.data.new_columns import unlike_values, unread_values
 from mil.data.splits import Fold
 from mil.data.table import read_table, rows_to_judge
 from mil.errors import LeakageError, MilError, RunError
@@ -123,6 +124,7 @@ def external_validation(
         notify(f"Left out: {row}: {reason}")
     check_unseen(run, members, *cohorts)
     check_second_scans(run, cohorts[0], notify)
+    _note_columns(members, cohorts[0], notify)
     unlike = compare_slides(run, cohorts[0], notify, cohorts)
     record = new_record(run, model, table, cohorts[0])
     check_same_model(earlier_records(logs, record), record)
@@ -153,6 +155,20 @@ def external_validation(
         path=path,
         logs=logs,
     )
+
+
+def _note_columns(
+    members: Sequence[FittedModel], cohort: Cohort, notify: Callable[[str], None]
+) -> None:
+    """Notify of columns that are unlike all that a model of the table has learnt from."""
+    encodings = [member.encoding for member in members if member.encoding]
+    cases = {case.name: case.other for case in cohort.cases}
+    for note in unread_values(encodings, cases):
+        notify(note)
+    for reason in unlike_values(encodings, cases):
+        notify(
+            f"{reason[0].upper()}{reason[1:]}. The answers count here; for a new case none would be given."
+        )
 
 
 def _cohorts(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -79,6 +80,30 @@ def test_model_that_was_trained_asks_for_its_columns(study):
     with (study / "m" / "predict.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["level"] == "slide"]
     assert [row["predicted"] for row in rows] == ["x", "y"]
+
+
+def test_cases_whose_columns_are_unlike_those_of_training_are_not_answered(study):
+    table = (study / "cohort.csv").read_text()
+    (study / "cohort.csv").write_text(
+        re.sub(r",0$", ",leg", re.sub(r",1$", ",arm", table, flags=re.M), flags=re.M)
+    )
+    train(asked(study, TrainOptions, out=study / "m", model="clinical", clinical=("age", "code")))
+    bags = tuple((study / "store" / f"s0{i}.h5") for i in range(5))
+    ages = ["44", "16500", "sixty", "", "47"]
+    lines = [f"n{i},s0{i},{age},{'Leg' if i == 4 else 'leg'}" for i, age in enumerate(ages)]
+    (study / "new.csv").write_text("\n".join(["case,slide,age,code", *lines]) + "\n")
+    predict(PredictOptions(run=study / "m", inputs=bags, cohort=study / "new.csv"))
+    with (study / "m" / "predict.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["level"] == "slide"]
+    assert [row["outcome"] == "abstained" for row in rows] == [False, True, False, False, True]
+    assert rows[1]["reason"].startswith(
+        "column age holds '16500', far from those of training cases"
+    )
+    assert rows[4]["reason"].startswith(
+        "column code holds 'Leg', a word that no training case has; "
+    )
+    assert "Column age holds 'sixty': no number as the model reads them" in rows[2]["notes"]
+    assert "no number" not in rows[3]["notes"]
 
 
 def test_unknown_column_is_refused_before_the_run_is_opened(study):
