@@ -106,8 +106,8 @@ def fit_models(
     keep_freed_memory()
     with torch.random.fork_rng(devices=[]), one_thread():
         begun = [_begin_part(model, part, classes, settings, task, start) for part in parts]
-        _train_fits([fit for each in begun for fit in each.fits], settings)
-    return [each.finish(model, settings, start) for each in begun]
+        _train_fits([fit for part in begun for fit in part.fits], settings)
+    return [part.finish(model, settings, start) for part in begun]
 
 
 @dataclass(frozen=True)
