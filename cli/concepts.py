@@ -49,6 +49,7 @@ def concepts(options: ConceptOptions) -> None:
         options.out, slides=options.slides, n_concepts=options.concepts, seed=options.seed
     )
     say(
-        f"Shares of {options.concepts} concepts alone name the class of {concepts.result.correct:.4g} of "
-        f"{concepts.result.n} cases out of fold. Page: {concepts.page.absolute()}"
+        f"Shares of {options.concepts} concepts alone name the {run.task.group} of "
+        f"{concepts.result.correct:.4g} of {concepts.result.n} cases out of fold. "
+        f"Page: {concepts.page.absolute()}"
     )

@@ -19,6 +19,7 @@ from mil.answers.reading import FitAnswer, Reader, Reading
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.conformal import cases_needed
 from mil.evaluation.classification.recalibration import NEAREST, temperature
+from mil.evaluation.grade.predictions import GROUP
 from mil.likeness.hidden import hidden
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class ClassReader(Reader):
     """
 
     ordered: ClassVar[bool] = False
+    group: ClassVar[str] = "class"
     limit: ClassVar[str] = (
         "It answers among the classes below. A disease it has never seen is called one of them, unless the "
         "slide looks unlike all it knows; then it abstains."
@@ -244,12 +246,13 @@ class ClassReader(Reader):
         if self.known is None:
             return (
                 "This model was never tested on unseen cases, so its probabilities are uncalibrated: a case "
-                "is decided where one class has more than half. Predict with a cross-validation instead."
+                f"is decided where one {self.group} has more than half. Predict with a cross-validation "
+                "instead."
             )
         scope = (
-            "for each class apart"
+            f"for each {self.group} apart"
             if self.by_class
-            else "over all classes together; for each class apart it needs "
+            else f"over all cases together; for each {self.group} apart it needs "
             f"{cases_needed(COVERAGE)} known cases of each"
         )
         return (
@@ -262,6 +265,7 @@ class GradeReader(ClassReader):
     """Reads probabilities of ordered grades: the median grade, and sets without gaps."""
 
     ordered = True
+    group = GROUP
     limit = (
         "It answers among the grades below, also for a disease that has no such grades, unless the slide "
         "looks unlike all it knows; then it abstains."

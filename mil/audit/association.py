@@ -50,8 +50,8 @@ class Association:
 
     Attributes:
         name: name of the predictor.
-        auc: macro one-vs-rest AUC, Harrell's C or concordance, in the direction that fits best; None without
-            data.
+        measure: macro one-vs-rest AUC, Harrell's C or concordance, in the direction that fits best; None
+            without data.
         chance: its median over the permutations.
         noticed: the value that one permutation in twenty reaches.
         p: share of permutations, the true outcomes among them, that reach the value (Phipson & Smyth 2010).
@@ -62,7 +62,7 @@ class Association:
     """
 
     name: str
-    auc: float | None = None
+    measure: float | None = None
     chance: float | None = None
     noticed: float | None = None
     p: float | None = None

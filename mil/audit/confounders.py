@@ -28,20 +28,20 @@ class Confounder:
 
     Attributes:
         association: with the outcome, against permuted outcomes.
-        right: how well it does alone in the run's folds, mean over repeats: cases classified correctly,
+        achieved: how well it does alone in the run's folds, mean over repeats: cases classified correctly,
             Harrell's C or quadratic kappa; None without data.
         performance: the same as text.
     """
 
     association: Association
-    right: float | None
+    achieved: float | None
     performance: str
 
     @property
     def verdict(self) -> str:
         """The result in words."""
         association = self.association
-        if association.auc is None or association.noticed is None or association.p is None:
+        if association.measure is None or association.noticed is None or association.p is None:
             return association.reason
         if association.significant:
             return "PREDICTS THE OUTCOME"
@@ -108,6 +108,7 @@ def _test(
     associations = associate(predictors, outcome)
     confounders = []
     for predictor, association in zip(predictors, associations.results, strict=True):
-        right = None if predictor.values is None else alone(predictor)
-        confounders.append(Confounder(association, right, "" if right is None else text(right)))
+        achieved = None if predictor.values is None else alone(predictor)
+        words = "" if achieved is None else text(achieved)
+        confounders.append(Confounder(association, achieved, words))
     return tuple(confounders), associations

@@ -42,6 +42,7 @@ class Robustness:
         n_sites: sites of all cases.
         n_tiles: tiles that were sampled.
         neighbours: of each tile.
+        group: what the label of a case is called.
         reason: why the index is not defined; empty where it is.
     """
 
@@ -53,6 +54,7 @@ class Robustness:
     n_sites: int = 0
     n_tiles: int = 0
     neighbours: int = NEIGHBOURS
+    group: str = "class"
     reason: str = ""
 
     @property
@@ -63,8 +65,8 @@ class Robustness:
         return (
             f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f}), with random neighbours "
             f"{self.chance:.2f}; of the {self.neighbours} nearest tiles of other cases that share either "
-            f"class or site, the share that is of the same class; {self.n_cases} cases, {self.n_sites} "
-            f"sites, {self.n_tiles} tiles; jackknife over cases"
+            f"{self.group} or site, the share that is of the same {self.group}; {self.n_cases} cases, "
+            f"{self.n_sites} sites, {self.n_tiles} tiles; jackknife over cases"
         )
 
     @property
@@ -73,8 +75,8 @@ class Robustness:
         if self.high is None or self.chance is None or self.high >= self.chance:
             return ""
         return (
-            f"Tiles resemble others of their site more than others of their class: the robustness index is "
-            f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f}), where random neighbours give "
+            f"Tiles resemble others of their site more than others of their {self.group}: the robustness "
+            f"index is {self.value:.2f} ({self.low:.2f} to {self.high:.2f}), where random neighbours give "
             f"{self.chance:.2f}. Hold out whole sites, normalise the stain, or use another backbone."
         )
 
@@ -133,6 +135,7 @@ def robustness_index(
         n_cases=int(counted.sum()),
         n_sites=n_sites,
         n_tiles=len(vectors),
+        group=cohort.task.group,
         neighbours=min(neighbours, int((totals.sum() - totals).min())),
         reason=undefined if index is None else "",
     )

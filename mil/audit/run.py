@@ -63,7 +63,7 @@ class Audit:
         if names:
             verb = "predicts" if len(names) == 1 else "predict"
             return f"{', '.join(names)} {verb} the outcome without the tissue."
-        tested = sum(c.association.auc is not None for c in self.confounders)
+        tested = sum(c.association.measure is not None for c in self.confounders)
         return (
             f"No fact beside the tissue was seen to predict the outcome: {tested} "
             f"{'fact was' if tested == 1 else 'facts were'} tested in "
@@ -75,7 +75,7 @@ class Audit:
         return {
             "title": self.title,
             "confounders": [
-                c.association.to_json() | {"right": c.right, "verdict": c.verdict}
+                c.association.to_json() | {"achieved": c.achieved, "verdict": c.verdict}
                 for c in self.confounders
             ],
             "best_of_chance": {
@@ -196,11 +196,11 @@ def _add_confounders(
             continue
         level = (
             ", no less than the best model"
-            if confounder.right is not None and confounder.right >= best
+            if confounder.achieved is not None and confounder.achieved >= best
             else ""
         )
         summary.problems.append(
-            f"{association.name} predicts the outcome: {judged.statistic} {association.auc:.2f} where "
+            f"{association.name} predicts the outcome: {judged.statistic} {association.measure:.2f} where "
             f"permuted outcomes give {association.chance:.2f} ({state_p(association.p)}, "
             f"{format_p(association.p_holm)} by Holm). Alone it reaches {confounder.performance} "
             f"({judged.alone}){level}. A model may have "

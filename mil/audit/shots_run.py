@@ -119,15 +119,15 @@ def run_learning_curve(  # noqa: PLR0913 - what, and how it is run
 
 
 def check_task(task: Task) -> None:
-    """Refuse an outcome that has no classes to draw cases of.
+    """Refuse a task that has no learning curve.
 
     Raises:
         CohortError: naming the task.
     """
     if not task.has_learning_curve:
         raise CohortError(
-            f"A learning curve draws training cases of each class, and the task {task.name} has no classes. "
-            "Leave out task, so that the column label is learnt."
+            "A learning curve draws training cases of each class and follows the AUC of the classes; there "
+            f"is none for the task {task.name}. Leave out task, so that the column label is learnt."
         )
 
 

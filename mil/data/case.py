@@ -77,3 +77,8 @@ class Case:
     other: Mapping[str, str] = field(default_factory=dict)
     differing: tuple[str, ...] = ()
     known_at_diagnosis: tuple[str, ...] = ()
+
+
+def has_follow_up(cases: Iterable[Case | Row]) -> bool:
+    """Whether the outcome of cases is a time until an event or the end of observation."""
+    return any(case.time is not None for case in cases)

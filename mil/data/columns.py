@@ -12,7 +12,7 @@ from features.columns.names import ID_NAMES, ROW_NAMES, is_follow_up
 from features.columns.spelling import plain_header, without_accents
 from features.summary import listed
 from mil.data.alike import alike_words
-from mil.data.case import Case, Row
+from mil.data.case import Case, Row, has_follow_up
 from mil.data.following import ENOUGH, parts_times, ranks_with, tells_event
 from mil.data.mixed_units import find_mixed_units, find_strays
 from mil.data.outcomes import EVENT
@@ -249,7 +249,7 @@ def _name_of(row: Row | Case) -> str:
 
 def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str:
     """How a column says the outcome; empty where it does not."""
-    if all(case.time is None for case in cases):
+    if not has_follow_up(cases):
         labels = [case.label for case in cases]
         return "says the outcome in other words" if _is_recoded(cells, labels) else ""
     if name in cases[0].known_at_diagnosis:

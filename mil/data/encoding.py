@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.columns.names import is_follow_up
 from features.summary import listed
 from mil.data.alike import alike_words
-from mil.data.case import Case, Row
+from mil.data.case import Case, Row, has_follow_up
 from mil.data.columns import telling_columns
 from mil.data.names import find_column
 from mil.data.values import number_in, read_number, read_numbers, unclear_numbers, without_missing
@@ -144,7 +144,7 @@ def readable(cases: Sequence[Case], requested: Sequence[str]) -> ColumnEncoding:
             what only the outcome can say.
         FitError: no column is left.
     """
-    if not requested and any(case.time is not None for case in cases):
+    if not requested and has_follow_up(cases):
         raise CohortError(
             "Set clinical to the columns that the clinical model reads: a table with follow-up holds columns "
             f"that are known only afterwards. It has {', '.join(cases[0].other) or 'none'}."
@@ -170,7 +170,7 @@ def check_telling(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
     telling = telling_columns(cases, names)
     if revealing := [column for column in telling if not column.numbers_rows]:
         listing = "; ".join(f"column {column}" for column in revealing)
-        followed = any(case.time is not None for case in cases)
+        followed = has_follow_up(cases)
         raise CohortError(
             f"What reads these columns would know the outcome: {listing}. Set clinical to other columns."
             + " If one is known when a case is diagnosed, name it in known_at_diagnosis." * followed
@@ -230,7 +230,7 @@ def describe_revealing(name: str, cases: Sequence[Case | Row]) -> str:
         name: of the column.
         cases: with their outcomes.
     """
-    if any(case.time is not None for case in cases):
+    if has_follow_up(cases):
         return (
             f"Column {name} tells the time, or the event of nine cases in ten: it was probably filled in "
             "during the follow-up, after what is to be predicted. Set clinical to other columns."

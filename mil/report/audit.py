@@ -24,7 +24,7 @@ HALF = 0.5  # the statistic of a score without information: bars start there
 def draw_confounders(audit: Audit) -> bytes:
     """A PNG: each fact's statistic against chance, and its result in the folds beside those of the models."""
     judged = audit.judged
-    tested = [c for c in audit.confounders if c.association.auc is not None]
+    tested = [c for c in audit.confounders if c.association.measure is not None]
     models = judged.achieved()
     names = [*(c.association.name for c in tested), *(name for name, _, _ in models)]
     places = np.arange(len(names))[::-1]
@@ -32,13 +32,13 @@ def draw_confounders(audit: Audit) -> bytes:
     left, right = figure.subplots(1, 2, sharey=True)
     for place, confounder in zip(places, tested, strict=False):
         association = confounder.association
-        assert association.auc is not None
+        assert association.measure is not None
         assert association.noticed is not None
         colour = ALARM if association.significant else INK
         left.barh(place, association.noticed - HALF, left=HALF, color=PALE, height=0.8)
         left.plot([association.chance] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=1)
-        left.barh(place, association.auc - HALF, left=HALF, color=colour, height=0.34)
-        right.barh(place, confounder.right or 0, color=colour, height=0.5)
+        left.barh(place, association.measure - HALF, left=HALF, color=colour, height=0.34)
+        right.barh(place, confounder.achieved or 0, color=colour, height=0.5)
     for place, (_, statistic, result) in zip(places[len(tested) :], models, strict=True):
         if statistic is not None:
             left.barh(place, statistic - HALF, left=HALF, color=ACCENT, height=0.34)
@@ -128,9 +128,9 @@ def audit_header(audit: Audit) -> tuple[str, ...]:
 def audit_row(confounder: Confounder) -> list[str]:
     """A row of the table of confounders."""
     association = confounder.association
-    if association.auc is None or association.chance is None or association.noticed is None:
+    if association.measure is None or association.chance is None or association.noticed is None:
         return [association.name, *[""] * 6, confounder.verdict]
-    values = (association.auc, association.chance, association.noticed)
+    values = (association.measure, association.chance, association.noticed)
     return [
         association.name,
         *(f"{value:.2f}" for value in values),
@@ -161,7 +161,7 @@ def write_audit(audit: Audit, folder: Path) -> Path:
     write_rows(
         folder / "audit.csv",
         [
-            asdict(c.association) | {"right": c.right, "verdict": c.verdict}
+            asdict(c.association) | {"achieved": c.achieved, "verdict": c.verdict}
             for c in audit.confounders
         ],
     )

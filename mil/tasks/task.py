@@ -41,7 +41,7 @@ class Task(ABC):
         audit: class of its judged runs in an audit, ``module:name``.
         quantity: class of the number that maps divide among tiles, ``module:name``.
         has_classes: whether labels are classes that other facts of a case may tell apart.
-        has_learning_curve: whether training cases can be drawn class by class.
+        has_learning_curve: whether training cases are drawn class by class and the AUC is followed.
     """
 
     name: ClassVar[str]

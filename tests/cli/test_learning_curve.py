@@ -35,7 +35,7 @@ def test_it_prints_the_table_and_what_is_left_out(folder, mil):
     [
         (["--shots", "1,two"], "--shots must be a list of whole numbers; got ['1', 'two']"),
         (["--shots", "0"], "--shots are numbers of cases per class from 1; got 0"),
-        (["--task", "survival"], "the task survival has no classes. Leave out --task,"),
+        (["--task", "survival"], "there is none for the task survival. Leave out --task,"),
         (["--models", "knm"], "Did you mean 'knn'"),
         (["--workers", "-1"], "--workers must be 0 or more"),
     ],

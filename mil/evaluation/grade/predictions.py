@@ -19,6 +19,7 @@ from mil.evaluation.predictions import COUNTERS, Predictions
 
 COLUMNS = (*KEYS, "grade")
 PREFIX = "g_"
+GROUP = "grade"  # what the label of a case is called
 SUM_TOLERANCE = 1e-3  # single-precision softmax, and tables rounded to four digits
 
 

@@ -1,10 +1,14 @@
 """Sets of classes for new cases."""
 
+import importlib
+
 import numpy as np
 import pytest
 
 from mil.answers.classes import ClassReader, GradeReader, KnownCases
 from mil.answers.reading import FitAnswer
+from mil.tasks.diagnosis import Diagnosis
+from mil.tasks.grade import Grade
 
 CLASSES = ("a", "b", "c")
 NAMES = tuple(f"p_{name}" for name in CLASSES)
@@ -51,6 +55,17 @@ def test_the_set_by_a_slow_twin():
         assert list(reader.read(answers_of(new)).candidates) == expected
 
 
+@pytest.mark.parametrize("task", [Diagnosis(), Grade()])
+def test_a_promise_calls_the_labels_as_the_task_does(task):
+    module, _, name = task.reader.partition(":")
+    reader_class = getattr(importlib.import_module(module), name)
+    truth = np.repeat([0, 1, 2], 9)
+    p = np.full((1, 27, 3), 1 / 3)
+    reader = reader_class(NAMES, CLASSES, known_of(truth, p, np.zeros((1, 27), int)))
+    assert f"for each {task.group} apart" in reader.promise()
+    assert f"one {task.group} has more than half" in reader_class(NAMES, CLASSES, None).promise()
+
+
 def test_with_nine_cases_of_every_class_each_class_is_judged_by_its_own():
     truth = np.repeat([0, 1, 2], 9)
     p = np.full((1, 27, 3), 0.05)
@@ -62,7 +77,7 @@ def test_with_nine_cases_of_every_class_each_class_is_judged_by_its_own():
     assert reader.promise().endswith("27 known ones. This is promised for each class apart.")
     scarce = ClassReader(NAMES, CLASSES, known_of(truth[:-1], p[:, :-1], np.zeros((1, 26), int)))
     assert scarce.promise().endswith(
-        "26 known ones. This is promised over all classes together; for each class apart it needs 9 known "
+        "26 known ones. This is promised over all cases together; for each class apart it needs 9 known "
         "cases of each."
     )
 

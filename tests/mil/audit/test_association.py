@@ -74,7 +74,7 @@ def test_a_site_unique_to_every_case_is_no_association():
     [association] = associate(
         [CaseVariable("site", np.arange(12.0)[:, None], categorical=True)], ClassOutcome(truth)
     ).results
-    assert (association.auc, association.chance, association.p) == (1, 1, 1)
+    assert (association.measure, association.chance, association.p) == (1, 1, 1)
 
 
 def test_null_cohorts_are_called_confounded_as_often_as_they_should_be():

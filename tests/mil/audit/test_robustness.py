@@ -11,6 +11,7 @@ import pytest
 from features.summary import Summary
 from mil.audit.robustness import comparable, jackknife, robustness_index, sample_tiles
 from mil.audit.run import _add_robustness
+from mil.tasks.grade import Grade
 from tests.mil.made import cohort_of, made_case
 
 
@@ -64,6 +65,14 @@ def test_index_of_known_mixing_is_that_of_croma(class_shift, site_shift, low, hi
     assert low <= found.value <= high
     assert found.low <= found.value <= found.high
     assert (found.n_cases, found.n_sites, found.n_tiles) == (12, 2, 108)
+
+
+def test_the_index_of_grades_speaks_of_grades():
+    cohort = made_sites(0, 3)
+    graded = robustness_index(replace(cohort, task=Grade()))
+    assert graded.value == robustness_index(cohort).value
+    assert "either grade or site, the share that is of the same grade" in graded.text
+    assert "others of their grade" in graded.warning
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -235,7 +235,9 @@ def test_weights_that_know_a_case_are_refused_before_any_work(cohort, tmp_path):
 
 @pytest.mark.parametrize("task", [Survival(), Grade()])
 def test_an_outcome_without_classes_is_refused(cohort, tmp_path, task):
-    with pytest.raises(CohortError, match=f"the task {task.name} has no classes. Leave out task"):
+    with pytest.raises(
+        CohortError, match=f"there is none for the task {task.name}. Leave out task"
+    ):
         learn(replace(cohort, task=task), tmp_path / "few")
 
 

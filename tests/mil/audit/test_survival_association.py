@@ -81,7 +81,7 @@ def test_a_fact_that_is_the_risk_is_found_and_ranks_cases_alone():
     assert risky.significant
     assert not noise.significant
     alone = concordance_alone(predictors[0], names, outcomes, folds)
-    assert alone == pytest.approx(risky.auc, abs=0.02)
+    assert alone == pytest.approx(risky.measure, abs=0.02)
     assert concordance_alone(predictors[1], names, outcomes, folds) < 0.65
     site = CaseVariable("site", (risk > 0).astype(float)[:, None], categorical=True)
     assert concordance_alone(site, names, outcomes, folds) > 0.65
