@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from features.volumes.listing import ListedSeries
+    from mil.contouring.application import AppliedContours
     from mil.contouring.run import Contoured
     from mil.data.volumes import VolumeExtraction
     from mil.radiomics.bags import RadiomicsBags
@@ -50,19 +53,37 @@ def show_volumes(result: "VolumeExtraction", out: Path) -> None:
 
 def show_contours(contoured: "Contoured") -> None:
     """Print what was trained on, where the masks are, and why volumes have none."""
-    from cli.console import complain, counted, say
+    from cli.console import counted, say
 
     regions = ", ".join(f"{name} ({counted(n, 'volume')})" for name, n in contoured.regions)
     say(f"Trained on: {regions}")
     if contoured.undrawn:
         say(f"Contoured and not judged, as nothing is drawn: {', '.join(contoured.undrawn)}")
-    say(f"Masks: {contoured.folder / 'masks'}; the table that names them: "
-        f"{contoured.folder / 'volumes.csv'}")  # fmt: skip
-    for name, reason in contoured.failed.items():
+    _show_masks(contoured.folder, contoured.failed)
+
+
+def show_applied(applied: "AppliedContours") -> None:
+    """Print what a trained network has drawn, where the masks are, and why volumes have none."""
+    from cli.console import counted, say, warn
+    from features.summary import listed
+
+    say(f"Contoured: {counted(len(applied.drawn), 'volume')}")
+    if applied.seen:
+        warn(
+            f"The network has learnt from the patients of {listed(applied.seen)}: their masks prove nothing, "
+            "and are not judged."
+        )
+    _show_masks(applied.folder, applied.failed)
+
+
+def _show_masks(folder: Path, failed: "Mapping[str, str]") -> None:
+    from cli.console import complain, counted, say
+
+    say(f"Masks: {folder / 'masks'}; the table that names them: {folder / 'volumes.csv'}")
+    for name, reason in failed.items():
         complain(f"{name}: {reason}")
-    if contoured.failed:
-        failed = counted(len(contoured.failed), "volume")
-        complain(f"{failed} failed: {contoured.folder / 'outcomes.csv'}")
+    if failed:
+        complain(f"{counted(len(failed), 'volume')} failed: {folder / 'outcomes.csv'}")
 
 
 def show_radiomics(result: "RadiomicsBags", out: Path) -> None:

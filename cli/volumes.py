@@ -9,7 +9,7 @@ import typer
 
 from cli.app import Group, app
 from cli.options import UsageError, part_of, verb, writable, wrong_use
-from cli.shown_volumes import show_contours, show_radiomics, show_series, show_volumes
+from cli.shown_volumes import show_applied, show_contours, show_radiomics, show_series, show_volumes
 from features.errors import InputError
 from features.recipe import Encoding, Recipe
 from features.volumes.recipe import VolumeRecipe
@@ -199,6 +199,21 @@ def _extract(options: VolumeOptions, channels: tuple[str, ...]) -> int:
 class ContourOptions(ContourSettings, SeriesReading):
     """Settings of `mil volumes contour`."""
 
+    modality: str = field(
+        default="",
+        metadata={
+            "help": "The modality of the table that is contoured, e.g. CT. Needed without --apply.",
+            "panel": "Volumes",
+        },
+    )
+    apply: Path | None = field(
+        default=None,
+        metadata={
+            "help": "A finished run of this command: its network contours the volumes of the table, nothing "
+            "is trained, and masks of the table judge it.",
+        },
+    )
+
     table: Path = field(
         metadata={
             "argument": "TABLE",
@@ -217,9 +232,28 @@ class ContourOptions(ContourSettings, SeriesReading):
     )
 
     def __post_init__(self) -> None:
+        if self.apply:
+            self._check_applied()
+            return
+        if not self.modality:
+            raise UsageError(
+                "--modality is missing: the modality of the table that is contoured, e.g. CT."
+            )
         ContourSettings.__post_init__(self)
         if self.folds < 2:
             raise UsageError(f"--folds must be at least 2; got {self.folds}. Use 5.")
+
+    def _check_applied(self) -> None:
+        """Refuse settings of training, of which nothing is done."""
+        trained = {one.name: one.default for one in fields(ContourSettings)} | {"folds": 5}
+        for name, default in trained.items():
+            if name != "modality" and getattr(self, name) != default:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is a setting of training, and --apply trains nothing: the "
+                    "network keeps its own. Leave it out."
+                )
+        if self.cases:
+            raise UsageError("--cases adds columns to learn from, and --apply trains nothing.")
 
 
 @verb(
@@ -227,7 +261,8 @@ class ContourOptions(ContourSettings, SeriesReading):
     ContourOptions,
     examples=[
         "mil volumes contour volumes.csv --modality T1 --field-mm 48 --width 2 --steps 4 --folds 2 "
-        "--out contours"
+        "--out contours",
+        "mil volumes contour volumes.csv --apply contours --out applied",
     ],
 )
 def contour(options: ContourOptions) -> None:
@@ -236,13 +271,16 @@ def contour(options: ContourOptions) -> None:
     Each volume is contoured by a network that has not seen its patient. Its Dice and Hausdorff distance in
     millimetres are compared with those of the best intensity window, of the mean location, and of the whole
     field. Bags of these masks remember whose masks the networks have seen, and `mil crossval` refuses to test
-    those patients.
+    those patients. The run keeps a network of all its patients: `--apply RUN` contours new ones by it.
     """
     from cli.console import Bars, notify, show_tables
-    from mil.api.preparing import contour_volumes
+    from mil.api.contouring import contour_volumes
     from mil.contouring.evaluation import evaluation_tables
 
     writable(options.out)
+    if options.apply:
+        _apply_contours(options, options.apply)
+        return
     with wrong_use(InputError):
         contoured = contour_volumes(
             options.table,
@@ -258,6 +296,30 @@ def contour(options: ContourOptions) -> None:
     show_tables(evaluation_tables(contoured.evaluation))
     show_contours(contoured)
     if contoured.failed:
+        raise SystemExit(1)
+
+
+def _apply_contours(options: ContourOptions, network: Path) -> None:
+    """Contour the volumes of a table by the network of a run."""
+    from cli.console import Bars, notify, show_tables
+    from mil.api.contouring import apply_contours
+    from mil.contouring.evaluation import evaluation_tables
+
+    with wrong_use(InputError):
+        applied = apply_contours(
+            options.table,
+            network,
+            out=options.out,
+            modality=options.modality,
+            roi=options.roi,
+            overwrite=options.overwrite,
+            progress=Bars(),
+            notify=notify,
+        )
+    if applied.evaluation.scores:
+        show_tables(evaluation_tables(applied.evaluation))
+    show_applied(applied)
+    if applied.failed:
         raise SystemExit(1)
 
 

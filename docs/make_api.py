@@ -22,7 +22,7 @@ GROUPS = {
     ),
     "CT, MRI and radiomics": (
         "list_series", "VolumeRecipe", "extract_volumes", "contour_volumes", "ContourSettings",
-        "radiomics_bags",
+        "apply_contours", "radiomics_bags",
     ),
     "Public cohorts": ("fetch_gdc", "fetch_idc", "FetchedCohort"),
     "Data": ("load_cohort", "Cohort", "Case", "split_cases", "Fold"),

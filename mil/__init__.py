@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from features.volumes.recipe import VolumeRecipe as VolumeRecipe
     from mil.answers.answer import Answer as Answer
     from mil.answers.predict import Answers as Answers
+    from mil.api.contouring import apply_contours as apply_contours
+    from mil.api.contouring import contour_volumes as contour_volumes
     from mil.api.judging import audit_table as audit_table
     from mil.api.judging import external_validation as external_validation
     from mil.api.judging import nomogram as nomogram
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
     from mil.api.learning import learning_curve as learning_curve
     from mil.api.learning import train as train
     from mil.api.preparing import check_cohort as check_cohort
-    from mil.api.preparing import contour_volumes as contour_volumes
     from mil.api.preparing import finetune_backbone as finetune_backbone
     from mil.api.preparing import finetune_per_fold as finetune_per_fold
     from mil.api.preparing import list_series as list_series
@@ -173,6 +174,7 @@ __all__ = [
     "TunedCases",
     "VolumeRecipe",
     "__version__",
+    "apply_contours",
     "apply_segmenter",
     "audit_table",
     "check_cohort",
@@ -279,6 +281,7 @@ _SOURCES = {
     "TrainedSegmenter": "mil.segmentation.run:TrainedSegmenter",
     "TunedCases": "mil.finetune.cross_validation:TunedCases",
     "VolumeRecipe": "features.volumes.recipe:VolumeRecipe",
+    "apply_contours": "mil.api.contouring:apply_contours",
     "apply_segmenter": "mil.segmentation.study:apply_segmenter",
     "audit_table": "mil.api.judging:audit_table",
     "check_cohort": "mil.api.preparing:check_cohort",
@@ -286,7 +289,7 @@ _SOURCES = {
     "check_machine": "mil.api.start:check_machine",
     "compare": "mil.evaluation.judge:compare",
     "compare_scales": "mil.api.studies:compare_scales",
-    "contour_volumes": "mil.api.preparing:contour_volumes",
+    "contour_volumes": "mil.api.contouring:contour_volumes",
     "convert": "features.bags.convert:convert",
     "cross_validate": "mil.api.learning:cross_validate",
     "draw_cohort": "mil.api.start:draw_cohort",

@@ -1,8 +1,8 @@
 """PET as standardised uptake by body weight (SUV): a voxel's activity over that of the body on average.
 
 SUV = activity in Bq/ml * weight in g / dose in Bq, with activity and dose at one time. Activity was corrected
-to that of the injection (DecayCorrection is ADMIN), to that of the start of the scan (START), or not (NONE), so
-that every slice has its own.
+to that of the injection (DecayCorrection is ADMIN), to that of the start of the scan (START), or not at all
+(NONE), so that every slice has its own.
 
 Source: the vendor-neutral pseudo-code of the QIBA profile FDG-PET/CT 1.05 (2013); DICOM PS3.3, C.8.9.1 and
 C.8.9.4.

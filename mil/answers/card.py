@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from features.recipe import SEGMENTED, VOLUME, recipe_parts
 from mil.answers.predictor import Predictor
 from mil.evaluation.display import format_count
+from mil.evaluation.words import fit_words
 from mil.runs.run import Run
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ INTENDED_USE = (
     "Research on slides like those it learnt from, by who knows the disease; not for diagnosis."
 )
 LIMITS = (
-    "Its figures come from the cases below, out of fold. Slides of another laboratory or scanner may do "
+    "Its figures come from its own cases, out of fold. Slides of another laboratory or scanner may do "
     "worse; an external validation tells.",
     "A map shows what the model uses, not what the disease is.",
 )
@@ -41,6 +42,7 @@ class ModelCard:
         model: head and number of fits.
         input: how slides become its input.
         learnt_from: cases and slides by class.
+        region: of the recipe of the bags: a card of CT and MRI says series and slices.
         cases: fingerprints of the cases' names, in a package; empty of a run.
         performance: out of fold, with intervals.
         promise: what an answer is worth.
@@ -63,6 +65,7 @@ class ModelCard:
     versions: str
     finished: str
     segmenter: str = ""
+    region: str = ""
     cases: tuple[str, ...] = ()
 
     def to_markdown(self, notes: Sequence[str] = ()) -> str:
@@ -84,7 +87,7 @@ class ModelCard:
         lines += ["## Limits", "", *(f"- {text}" for text in (self.limit, *LIMITS, *notes)), ""]
         if self.cases:
             lines += ["## Cases", "", PROTECTION, "", " ".join(self.cases), ""]
-        return "\n".join(lines)
+        return fit_words("\n".join(lines), self.region)
 
 
 def card_of_run(run: Run, predictor: Predictor) -> ModelCard:
@@ -106,6 +109,7 @@ def card_of_run(run: Run, predictor: Predictor) -> ModelCard:
         licence=_licence(str(recipe.get("backbone", ""))),
         versions=", ".join(f"{name} {version}" for name, version in run.versions.items()),
         finished=run.finished,
+        region=str(recipe.get("region", "")),
     )
 
 

@@ -66,7 +66,7 @@ class ClassReader(Reader):
     ordered: ClassVar[bool] = False
     group: ClassVar[str] = "class"
     limit: ClassVar[str] = (
-        "It answers among the classes below. A disease it has never seen is called one of them, unless the "
+        "It answers among its classes. A disease it has never seen is called one of them, unless the "
         "slide looks unlike all it knows; then it abstains."
     )
     answer_names: tuple[str, ...]
@@ -267,7 +267,7 @@ class GradeReader(ClassReader):
     ordered = True
     group = GROUP
     limit = (
-        "It answers among the grades below, also for a disease that has no such grades, unless the slide "
+        "It answers among its grades, also for a disease that has no such grades, unless the slide "
         "looks unlike all it knows; then it abstains."
     )
 

@@ -1,8 +1,7 @@
-"""Before learning: check a cohort, list and contour volumes, fine-tune a backbone."""
+"""Before learning: check a cohort, list volumes, fine-tune a backbone."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -12,18 +11,14 @@ from mil.api.options import (
     as_path,
     job_settings,
     notify_of,
-    silence,
     table_reading,
     task_or_default,
 )
 
 if TYPE_CHECKING:
-    from features.progress import Progress
     from features.recipe import Recipe
     from features.volumes.listing import ListedSeries
     from mil.audit.cohort_check import CohortCheck
-    from mil.contouring.run import Contoured
-    from mil.contouring.settings import ContourSettings
     from mil.data.cohort import Cohort
     from mil.finetune.config import FinetuneConfig
     from mil.finetune.cross_validation import TunedCases
@@ -114,66 +109,6 @@ def list_series(folder: StrPath, *, out: StrPath | None = None) -> "tuple[Listed
     if out is not None:
         write_list(Path(out), rows)
     return rows
-
-
-def contour_volumes(  # noqa: PLR0913 - what, and how it is run
-    table: StrPath,
-    *,
-    out: StrPath,
-    settings: "ContourSettings",
-    folds: int = 5,
-    roi: str = "",
-    cases: StrPath | None = None,
-    overwrite: bool = False,
-    progress: "Progress | None" = None,
-    notify: Callable[[str], None] | None = None,
-) -> "Contoured":
-    """Draw the region of CT or MRI by networks that have not seen the patient, and judge it by patient.
-
-    Args:
-        table: with case, modality, path and mask; volumes without a mask are contoured by a network of all
-            that have one.
-        out: the run folder to write: masks, scores.csv, and volumes.csv, which names the masks.
-        settings: the modality, and how to train.
-        folds: of whole patients.
-        roi: the region, where the table names none.
-        cases: a table with one row per case, whose columns are added.
-        overwrite: replace a finished run.
-        progress: shows volumes and steps.
-        notify: called with what a reader should know, as ``print``.
-
-    Raises:
-        CohortError: fewer than two patients have a drawn region. A volume that cannot be read stops nothing:
-            see ``failed`` of the result.
-        LeakageError: a mask was drawn by a network, or two patients have one image.
-        RunError: the folder holds another run.
-
-    Example:
-        settings = mil.ContourSettings(modality="T1", field_mm=32, width=2, steps=2)
-        contoured = mil.contour_volumes("volumes.csv", out="contours", folds=2, settings=settings)
-        print(contoured.folder, contoured.regions, contoured.undrawn)
-    """
-    from mil.contouring.run import contour_volumes as contour
-    from mil.contouring.run import read_table_for
-    from mil.runs.record import NewRun
-
-    series, people = Path(table), as_path(cases)
-    stored = {
-        **asdict(settings),
-        "table": str(series.absolute()),
-        "out": str(Path(out).absolute()),
-        "roi": roi,
-        "cases": None if people is None else str(people.absolute()),
-        "folds": folds,
-    }
-    return contour(
-        NewRun(path=Path(out), settings=stored, overwrite=overwrite),
-        read_table_for(series, settings.modality, roi, people),
-        settings,
-        n_folds=folds,
-        progress=progress,
-        notify=notify or silence,
-    )
 
 
 def finetune_backbone(  # noqa: PLR0913 - what, and how it is run

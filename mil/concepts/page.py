@@ -19,8 +19,8 @@ from features.slides.slide import Slide, open_slide
 from features.volumes.film import check_film
 from mil.concepts.find import Concepts
 from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.words import fit_words
 from mil.report.template import render_template
-from mil.report.words import fit_words
 
 EXAMPLES = 8  # tiles shown per concept, from as many cases as possible
 PICTURE_PX = 112

@@ -68,6 +68,17 @@ class ContourCase:
     source: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def beyond(self) -> float | None:
+        """The share of the drawn region that lies beyond the field; None where it does not touch its edge."""
+        if self.drawn is None or self.region is None or not self.drawn.any():
+            return None
+        edges = (self.region[:, [0, -1]], self.region[:, :, [0, -1]])
+        if self.region.any() and not any(edge.any() for edge in edges):
+            return None
+        inside = int(self.region.sum()) * self.grid.voxel_ml
+        return max(0.0, 1 - inside / (int(self.drawn.sum()) * self.image_grid.voxel_ml))
+
     def on_image(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         """(z, y, x) of the image: what (z, side, side) within the field becomes there; 0 beyond it."""
         volume = Volume(values.astype(np.float32), self.grid)

@@ -44,6 +44,12 @@ class ContourEvaluation:
         """The patients, each once."""
         return sorted({one.case for one in self.scores})
 
+    @property
+    def methods(self) -> list[str]:
+        """In the order of the table."""
+        present = {one.method for one in self.scores}
+        return [method for method in METHODS if method in present]
+
     def by_case(self, method: str, name: str) -> dict[str, float]:
         """A number of every patient, the mean over volumes; a patient without one is left out."""
         values: dict[str, list[float]] = {}
@@ -94,7 +100,7 @@ class ContourEvaluation:
                     }
                     for name in (*SHARES, *DISTANCES)
                 }
-                for method in METHODS
+                for method in self.methods
             },
             "differences": {
                 name: [asdict(pair) for pair in self.comparisons(name)] for name in COMPARED
@@ -133,7 +139,7 @@ def evaluation_tables(evaluation: ContourEvaluation) -> list[Table]:
     """The figures for the terminal: one row per method, then the paired differences."""
     header = ["contours", "Dice (95 %)", "continuous Dice", "Hausdorff, mm", "95 % Hausdorff, mm (95 %)",
               "undefined"]  # fmt: skip
-    rows = [_row(evaluation, method) for method in METHODS]
+    rows = [_row(evaluation, method) for method in evaluation.methods]
     tables = [Table("", header, rows, _notes(evaluation))]
     for name in COMPARED:
         pairs = evaluation.comparisons(name)
@@ -180,7 +186,9 @@ def _row(evaluation: ContourEvaluation, method: str) -> list[str]:
 
 def _notes(evaluation: ContourEvaluation) -> list[str]:
     """What a reader should know of the numbers."""
-    missing = {method: evaluation.undefined(method, "hausdorff95_mm") for method in METHODS}
+    missing = {
+        method: evaluation.undefined(method, "hausdorff95_mm") for method in evaluation.methods
+    }
     return [
         f"Means over {format_count(len(evaluation.cases), 'patient')}, by methods that have not seen the "
         "patient, on the grid of the image.",

@@ -6,33 +6,30 @@
 <out>/volumes.csv                  the table with these masks, to extract bags from
 <out>/scores.csv                   one row per volume and method
 <out>/evaluation.json              the figures over patients
+<out>/network.safetensors          a network of all drawn patients, for new ones
 """
 
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from features.bags.bag import PIXELS
 from features.files.atomic import write_atomic
-from features.files.checksum import fingerprint
-from features.files.tables import write_table
 from features.progress import Notify, Progress, Silent
-from features.slides.names import file_name
 from features.summary import note_lines
-from features.volumes.image_files import write_image_file
-from features.volumes.jobs import VolumeJob
-from features.volumes.predicted import MaskCard, write_predicted
-from mil.contouring.cases import ContourCase, ReadCases, read_cases
+from mil.contouring.cases import ContourCase, read_cases
 from mil.contouring.evaluation import ContourEvaluation, write_scores
-from mil.contouring.network import SliceUNet, confidence_of, train_network
-from mil.contouring.scores import CUT, UNET, ContourScores, contours_of, score
+from mil.contouring.network import confidence_of
+from mil.contouring.scores import UNET, ContourScores, contours_of, score
 from mil.contouring.settings import ContourSettings
+from mil.contouring.stored import NETWORK, fit_contours, save_contours
+from mil.contouring.writing import (
+    clear_contours,
+    facts_of,
+    write_contour,
+    write_contoured,
+    write_outcomes,
+)  # fmt: skip
 from mil.data.splits import Fold
 from mil.data.table import split_train_test
 from mil.data.volumes import VolumeTable, read_volume_table, rows_of
@@ -41,11 +38,7 @@ from mil.evaluation.display import format_count
 from mil.runs.record import NewRun, finish_run
 from mil.segmentation.folds import case_folds
 
-MASKS, CONFIDENCE = "masks", "confidence"
-TABLE, SCORES, EVALUATION = "volumes.csv", "scores.csv", "evaluation.json"
-OUTCOMES = "outcomes.csv"
-STEP = 2**-10  # of confidence, as it is stored; rounded down, so that no voxel passes the cut by it
-COLUMNS = ("case", "timepoint", "modality", "path", "series", "mask", "roi")
+SCORES, EVALUATION = "scores.csv", "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -98,9 +91,8 @@ def contour_volumes(
     read = read_cases(table.jobs, settings, progress)
     drawn = [case for case in read.cases if case.drawn is not None]
     folds = _folds(drawn, n_folds, settings.seed, read.failed)
-    run = new_run.start("contour", _facts(read))
-    for name in (MASKS, CONFIDENCE):
-        shutil.rmtree(new_run.path / name, ignore_errors=True)
+    run = new_run.start("contour", facts_of(read))
+    clear_contours(new_run.path)
     for line in note_lines((case.name, case.notes) for case in read.cases):
         notify(line)
     _note_beyond(drawn, notify)
@@ -110,8 +102,8 @@ def contour_volumes(
     evaluation = ContourEvaluation(scores)
     write_scores(new_run.path / SCORES, scores)
     write_atomic(new_run.path / EVALUATION, json.dumps(evaluation.to_json(), indent=1) + "\n")
-    _write_outcomes(new_run.path / OUTCOMES, table, read)
-    _write_table(new_run.path / TABLE, table, settings.modality, set(read.failed))
+    write_outcomes(new_run.path, table, read)
+    write_contoured(new_run.path, table, settings.modality, set(read.failed))
     finish_run(run, trained_on=sorted({case.case for case in drawn}))
     return Contoured(new_run.path, evaluation, _regions(drawn), undrawn, read.failed)
 
@@ -134,37 +126,24 @@ class _Work:
             for fold in folds:
                 train = [case for case in drawn if case.case in set(fold.train)]
                 test = [case for case in drawn if case.case in set(fold.test)]
-                network = train_network(train, self.settings, advance)
+                contours = fit_contours(train, self.settings, advance)
                 for case in test:
-                    maps = contours_of(network, train, [case])[case.name]
+                    maps = contours_of(contours.network, train, [case])[case.name]
                     scores += [score(case, method, values) for method, values in maps.items()]
-                    self._write(case, maps[UNET], train)
+                    write_contour(self.folder, case, maps[UNET], contours.card)
         return scores
 
     def contour_undrawn(
         self, drawn: Sequence[ContourCase], undrawn: Sequence[ContourCase]
     ) -> tuple[str, ...]:
-        """Contour volumes that nobody has drawn by a network of all others."""
-        if undrawn:
-            with self.progress.task("all patients", self.settings.steps, "steps") as advance:
-                network: SliceUNet = train_network(drawn, self.settings, advance)
-            for case in undrawn:
-                self._write(case, case.on_image(confidence_of(network, case)), drawn)
+        """Contour volumes that nobody has drawn by a network of all others; it is kept for new patients."""
+        with self.progress.task("all patients", self.settings.steps, "steps") as advance:
+            contours = fit_contours(drawn, self.settings, advance)
+        save_contours(self.folder / NETWORK, contours)
+        for case in undrawn:
+            confidence = case.on_image(confidence_of(contours.network, case))
+            write_contour(self.folder, case, confidence, contours.card)
         return tuple(case.name for case in undrawn)
-
-    def _write(
-        self, case: ContourCase, confidence: NDArray[np.float32], train: Sequence[ContourCase]
-    ) -> None:
-        """The contour and the confidence of one volume."""
-        name = f"{file_name(case.name)}.nii.gz"
-        card = MaskCard(
-            trained_on=tuple(sorted({one.case for one in train})),
-            trained_on_slides=tuple(sorted({PIXELS + one.source for one in train})),
-            facts=asdict(self.settings),
-        )
-        write_predicted(self.folder / MASKS / name, confidence >= CUT, case.image_grid, card)
-        values = (np.floor(confidence / STEP) * STEP).astype(np.float32)
-        write_image_file(self.folder / CONFIDENCE / name, values, case.image_grid)
 
 
 def _folds(
@@ -195,78 +174,19 @@ def _without_reserved(table: VolumeTable, notify: Notify) -> VolumeTable:
     return replace(table, jobs=tuple(job for job in table.jobs if job.name in names))
 
 
-def _facts(read: ReadCases) -> dict[str, object]:
-    """What a run was made of: images, and which mask of each was trained on."""
-    cases = read.cases
-    return {
-        "failed": dict(read.failed),
-        "cases": {case.name: case.case for case in cases},
-        "images": {case.name: case.source for case in cases},
-        "masks": {
-            case.name: {
-                "region": case.region_name,
-                "sha256": fingerprint({"mask": np.flatnonzero(case.drawn).tolist()}),
-            }
-            for case in cases
-            if case.drawn is not None
-        },
-        "notes": {case.name: list(case.notes) for case in cases if case.notes},
-    }
-
-
 def _note_beyond(drawn: Sequence[ContourCase], notify: Notify) -> None:
     """Name the volumes whose region reaches beyond the field."""
     for case in drawn:
-        assert case.region is not None
-        assert case.drawn is not None
-        inside = int(case.region.sum()) * case.grid.voxel_ml
-        whole = int(case.drawn.sum()) * case.image_grid.voxel_ml
-        if not whole:
-            continue
-        touches = case.region[:, [0, -1]].any() or case.region[:, :, [0, -1]].any()
-        if touches or not case.region.any():
+        if (share := case.beyond) is not None:
             notify(
-                f"{case.name}: {max(0.0, 1 - inside / whole):.0%} of the region lies beyond the field and "
-                "counts as missed. Set field_mm wider."
+                f"{case.name}: {share:.0%} of the region lies beyond the field and counts as missed. Set "
+                "field_mm wider."
             )
 
 
 def _regions(drawn: Sequence[ContourCase]) -> tuple[tuple[str, int], ...]:
     names = [case.region_name for case in drawn if case.region_name]
     return tuple((name, names.count(name)) for name in sorted(set(names)))
-
-
-def _write_outcomes(path: Path, table: VolumeTable, read: ReadCases) -> None:
-    """What became of each volume."""
-    of = {case.name: case for case in read.cases}
-    rows = []
-    for job in table.jobs:
-        case = of.get(job.name)
-        status = "failed" if case is None else "contoured" if case.drawn is None else "judged"
-        notes = "; ".join(case.notes) if case else ""
-        rows.append([job.name, job.case, status, notes, read.failed.get(job.name, "")])
-    write_table(path, ["volume", "case", "status", "notes", "reason"], rows)
-
-
-def _write_table(path: Path, table: VolumeTable, modality: str, failed: Set[str]) -> None:
-    """The table whose only masks are the contours, on the modality that they were made on."""
-    columns = list(dict.fromkeys(name for job in table.jobs for name in table.cells[job.name]))
-    rows = [
-        [*row, *(table.cells[job.name].get(name, "") for name in columns)]
-        for job in table.jobs
-        for row in _rows(job, path.parent, "" if job.name in failed else modality)
-    ]
-    write_table(path, [*COLUMNS, *columns], rows)
-
-
-def _rows(job: VolumeJob, folder: Path, modality: str) -> list[list[str]]:
-    timepoint = "" if job.name == job.case else job.name.removeprefix(f"{job.case}-")
-    mask = f"{MASKS}/{file_name(job.name)}.nii.gz"
-    return [
-        [job.case, timepoint, name, os.path.relpath(files.path, folder), files.series,
-         mask if name == modality else "", ""]
-        for name, files in job.modalities.items()
-    ]  # fmt: skip
 
 
 def read_table_for(

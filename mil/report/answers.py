@@ -19,13 +19,13 @@ from mil.answers.maps import answer_map
 from mil.answers.masks import FOLDS, SEGMENTER, UNPROMISED
 from mil.answers.predict import Answers
 from mil.errors import FitError
+from mil.evaluation.words import fit_words
 from mil.explanation.contact_sheet import extreme_tiles
 from mil.explanation.heatmap import draw_layers, scale_stops
 from mil.explanation.scores import TileScores
 from mil.explanation.slides import bag_tiles
 from mil.report.facts import Heatmap
 from mil.report.template import render_template
-from mil.report.words import fit_words
 
 MOST_MAPS = 40  # slides drawn on one page; the table lists all
 TILES, TILE_PX = 6, 96

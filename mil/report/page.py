@@ -5,10 +5,10 @@ from typing import Any
 
 from features.files.atomic import write_atomic
 from mil.errors import RunError
+from mil.evaluation.words import fit_words
 from mil.report.facts import page_values
 from mil.report.sections import Report, load_sections
 from mil.report.template import render_template
-from mil.report.words import fit_words
 
 
 def render(report: Report[Any, Any, Any]) -> str:

@@ -22,7 +22,7 @@ FROM_PYTHON = {
     "extract": "extract",
     "volumes table": "list_series",
     "volumes extract": "extract_volumes",
-    "volumes contour": "contour_volumes",
+    "volumes contour": "contour_volumes apply_contours",
     "volumes radiomics": "radiomics_bags",
     "convert": "convert export",
     "join": "join",

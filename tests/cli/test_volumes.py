@@ -223,6 +223,11 @@ def test_contours_are_judged_and_the_mask_that_was_trained_on_is_named(study, tm
     )
     assert "U-Net of three slices minus best window of values" in printed
     assert "Trained on: mask.nii.gz, label 1 (8 volumes)" in printed
+    again = run(
+        "contour", study / "volumes.csv", "--apply", tmp_path / "run", "--out", tmp_path / "applied"
+    )
+    assert "Contoured: 8 volumes" in again
+    assert (tmp_path / "applied" / "volumes.csv").is_file()
 
 
 @pytest.mark.parametrize(
@@ -230,6 +235,9 @@ def test_contours_are_judged_and_the_mask_that_was_trained_on_is_named(study, tm
     [
         (("--modality", "T1", "--folds", "1"), "--folds must be at least 2; got 1."),
         (("--modality", "T1", "--window", "9"), "--window is '9'. Write it as -160:240."),
+        ((), "--modality is missing: the modality of the table that is contoured, e.g. CT."),
+        (("--apply", "run", "--pixel-mm", "3"), "--pixel-mm is a setting of training"),
+        (("--apply", "run", "--folds", "3"), "--folds is a setting of training"),
     ],
 )
 def test_wrong_use_of_contour_names_the_flag(study, tmp_path, mil, words, printed):

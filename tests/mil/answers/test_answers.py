@@ -518,10 +518,13 @@ def test_a_package_answers_as_its_run_and_names_no_case(run, predictor, tmp_path
 def test_every_package_has_fingerprints_of_its_own(run, predictor, tmp_path):
     card = card_of_run(run, predictor)
     assert (card.cases, "## Cases" in card.to_markdown()) == ((), False)
-    assert "- It answers among the classes below." in card.to_markdown()
+    assert "- It answers among its classes." in card.to_markdown()
+    of_series = replace(card, region="volume").to_markdown()
+    assert "unless the series looks unlike" in of_series
+    assert "slide" not in of_series.split("## Limits")[1]
     of_risks = card_of_run(run, replace(predictor, reader=RiskReader(None))).to_markdown()
     assert "- A risk orders patients: its rank is no probability, and no time." in of_risks
-    assert "classes below" not in of_risks
+    assert "among its classes" not in of_risks
     one, two = (read_package(write_package(predictor, card, tmp_path / n).path) for n in "ab")
     case = next(iter(run.labels))
     assert one.hide(case) in {*one.cases.values()}

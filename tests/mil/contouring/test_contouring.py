@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,10 @@ from features.bags.bag import read_bag
 from features.recipe import Recipe
 from features.volumes.image_files import read_image_file
 from features.volumes.listing import list_series, write_list
+from features.volumes.predicted import MaskCard
 from features.volumes.recipe import VolumeRecipe
 from features.volumes.surfaces import dice
+from mil.contouring.application import apply_contours
 from mil.contouring.baselines import best_window, usual_place
 from mil.contouring.cases import read_cases
 from mil.contouring.evaluation import ContourEvaluation, evaluation_tables, mean_distance, verdict
@@ -21,6 +24,7 @@ from mil.contouring.network import confidence_of, train_network
 from mil.contouring.run import contour_volumes, read_table_for
 from mil.contouring.scores import METHODS, UNET, WINDOW, ContourScores, score
 from mil.contouring.settings import ContourSettings
+from mil.contouring.stored import load_contours, save_contours
 from mil.data.cohort import load_cohort
 from mil.data.splits import SplitSettings, split_cases
 from mil.data.volumes import extract_volumes, read_volume_table
@@ -84,6 +88,102 @@ def test_a_kept_row_is_not_read_and_an_undrawn_volume_is_contoured_and_not_judge
     rows = list(csv.DictReader((folder / "run" / "volumes.csv").read_text().splitlines()))
     assert [row["case"] for row in rows] == [f"p{i}" for i in range(7)]
     assert rows[6]["mask"] == "masks/p6.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def new_patients(study, tmp_path_factory):
+    """A table of two new patients, one of them drawn, one of the study, and its image under another name."""
+    folder = tmp_path_factory.mktemp("new")
+    for i in (20, 21):
+        patient_with_bars(folder / "patients" / f"n{i}", seed=i)
+    shutil.copytree(study[0] / "patients" / "p2", folder / "patients" / "p2")
+    shutil.copytree(study[0] / "patients" / "p3", folder / "patients" / "renamed")
+    write_list(folder / "volumes.csv", list_series(folder / "patients"))
+    lines = list(csv.reader((folder / "volumes.csv").read_text().splitlines()))
+    lines[2][lines[0].index("mask")] = ""
+    with (folder / "volumes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    return folder
+
+
+def test_the_network_of_a_run_contours_new_patients_and_is_judged_by_those_it_has_not_seen(
+    study, new_patients, tmp_path
+):
+    folder, _, _ = study
+    contours = load_contours(folder / "run")
+    assert contours.settings == SMALL
+    applied = apply_contours(
+        NewRun(path=tmp_path / "out", settings={}),
+        read_table_for(new_patients / "volumes.csv", "CT"), contours, modality="CT",
+    )  # fmt: skip
+    assert applied.drawn == ("n20", "n21", "p2", "renamed")
+    assert applied.seen == ("p2", "renamed")
+    assert [one.volume for one in applied.evaluation.scores] == ["n20"]
+    assert applied.evaluation.scores[0].dice > 0.7
+    [table] = evaluation_tables(applied.evaluation)
+    assert len(table.rows) == 1
+    rows = list(csv.DictReader((tmp_path / "out" / "outcomes.csv").read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["judged", "contoured", "contoured", "contoured"]
+    [undrawn] = [
+        j for j in read_volume_table(folder / "run" / "volumes.csv").jobs if j.name == "p6"
+    ]
+    of_run = read_image_file(undrawn.modalities["CT"].mask)
+    again = apply_contours(  # as the run itself has contoured the volume that nobody drew
+        NewRun(path=tmp_path / "again", settings={}),
+        only(read_table_for(folder / "volumes.csv", "CT"), "p6"), contours, modality="CT",
+    )  # fmt: skip
+    assert again.drawn == ("p6",)
+    mine = read_image_file(tmp_path / "again" / "masks" / "p6.nii.gz")
+    np.testing.assert_array_equal(mine.values, of_run.values)
+    assert mine.values.any()
+
+
+def test_a_region_beyond_the_field_of_an_applied_network_is_said(study, new_patients, tmp_path):
+    contours = load_contours(study[0] / "run")
+    narrow = replace(contours, settings=replace(SMALL, field_mm=16))
+    table, notes = only(read_table_for(new_patients / "volumes.csv", "CT"), "n20"), []
+    apply_contours(
+        NewRun(path=tmp_path / "out", settings={}),
+        table,
+        narrow,
+        modality="CT",
+        notify=notes.append,
+    )
+    [note] = [note for note in notes if "beyond the field of 16 mm" in note]
+    assert note.startswith("n20: ")
+    assert note.endswith("Crop the image as those were that it has learnt from.")
+
+
+def only(table, name):
+    return replace(table, jobs=tuple(job for job in table.jobs if job.name == name))
+
+
+def test_masks_of_an_applied_network_remember_whom_it_has_seen(study, new_patients, tmp_path):
+    contours = load_contours(study[0] / "run" / "network.safetensors")
+    table = read_table_for(new_patients / "volumes.csv", "CT")
+    apply_contours(NewRun(path=tmp_path / "out", settings={}), table, contours, modality="CT")
+    cards = {
+        name: json.loads((tmp_path / "out" / "masks" / f"{name}.trained.json").read_text())
+        for name in ("n20", "p2")
+    }
+    assert cards["n20"] == cards["p2"]
+    assert cards["n20"]["trained_on"] == [f"p{i}" for i in range(6)]
+    back = read_table_for(tmp_path / "out" / "volumes.csv", "CT")
+    with pytest.raises(LeakageError, match="n20: its mask was drawn by a network"):
+        contour_volumes(NewRun(path=tmp_path / "loop", settings={}), back, SMALL, n_folds=2)
+
+
+def test_a_file_that_is_no_network_is_named(study, tmp_path):
+    with pytest.raises(FitError, match=r"network\.safetensors: no network that draws contours"):
+        load_contours(tmp_path)
+    path = tmp_path / "network.safetensors"
+    path.write_bytes((study[0] / "run" / "network.safetensors").read_bytes()[:-40])
+    with pytest.raises(FitError, match="no network that draws contours"):
+        load_contours(path)
+    card = MaskCard(trained_on=(), trained_on_slides=(), facts={"modality": "CT", "width": 4})
+    save_contours(path, replace(load_contours(study[0] / "run"), card=card))
+    with pytest.raises(FitError, match="no network that draws contours"):
+        load_contours(path)  # weights of another width
 
 
 def test_the_run_says_which_masks_were_trained_on(study):

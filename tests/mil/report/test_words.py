@@ -1,6 +1,6 @@
 import pytest
 
-from mil.report.words import fit_words
+from mil.evaluation.words import fit_words
 
 
 @pytest.mark.parametrize(
