@@ -12,6 +12,7 @@ from mil.errors import CohortError
 MOST_CATEGORIES = 20  # of a column of words; more are names or remarks
 LETTERS = re.compile(r"[^\W\d_]+")
 LONG = 7  # letters of a word from which one letter is a slip; myoma is no myxoma
+JOINT = re.compile(r"\s*[;,|/+&]\s*|\s+(?:and|or|und|oder|et|ou|y|e|o|en|of)\s+")
 SEXES = {
     **dict.fromkeys((
         "f", "w", "female", "fem", "woman", "women", "weiblich", "frau", "feminin", "feminine", "femme",
@@ -46,7 +47,7 @@ def alike_words(cells: Sequence[str]) -> tuple[str, str, str] | None:
 
 
 def check_labels(source: str, labels: Iterable[str], column: str = "label") -> list[str]:
-    """Refuse two labels that mean the same, as yes and 1; a remark on those that differ by a letter.
+    """Refuse two labels that mean the same, as yes and 1; remarks on those with a letter more, or joined.
 
     Raises:
         CohortError: naming both.
@@ -57,12 +58,18 @@ def check_labels(source: str, labels: Iterable[str], column: str = "label") -> l
             f"{source}: {column} {pair[0]!r} and {pair[1]!r} seem to mean the same. Write them alike if they "
             "do, or make the difference plain."
         )
+    remarks = [
+        f"{source}: label {label!r} joins others and counts as a class of its own. Choose one of them for "
+        "each case, or leave its label empty, if that is wrong."
+        for label in labels
+        if len(parts := {*JOINT.split(label)}) > 1 and parts <= {*labels}
+    ]
     if pair := nearly_alike(labels):
-        return [
+        remarks.append(
             f"{source}: label {pair[0]!r} and {pair[1]!r} differ by a letter and count as two classes. Write "
             "them alike if they are the same."
-        ]
-    return []
+        )
+    return remarks
 
 
 def same_meaning(words: Iterable[str]) -> tuple[str, str] | None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Unpack
 
@@ -10,11 +11,12 @@ from features.backbones.pathology import ENCODERS
 from features.bags.arrays import are_all_equal
 from features.bags.bag import Bag, read_intact_bag, recipe_differences
 from features.bags.store import missing_store
+from features.choices import did_you_mean
 from features.errors import BagError
 from features.recipe import recipe_parts
 from features.summary import listed
 from mil.data.case import Case, Row, note_unread
-from mil.data.names import patient_of
+from mil.data.names import normalised, patient_of
 from mil.data.reading import AS_WRITTEN, TableReading, TableWords
 from mil.data.table import reserved_rows, training_rows
 from mil.errors import CohortError
@@ -303,6 +305,7 @@ def _read_bags(
         raise CohortError(problem)
     bags: dict[str, Bag] = {}
     excluded = []
+    spellings = cache(lambda: _spellings(store))  # listed where a bag is missing, once
     for row in rows:
         if not row.label:
             excluded.append((row.slide, f"no {outcome}"))
@@ -310,7 +313,9 @@ def _read_bags(
         try:
             bag = read_intact_bag(store / f"{row.slide}.h5")
         except BagError as error:
-            excluded.append((row.slide, str(error)))
+            alike = spellings().get(normalised(row.slide), row.slide)
+            hint = did_you_mean([repr(alike)] if alike != row.slide else [])
+            excluded.append((row.slide, f"{error}{hint}"))
             continue
         if bag.slide != row.slide:
             raise CohortError(
@@ -322,6 +327,11 @@ def _read_bags(
     # The case is what the table says: bags are renamed with it.
     case_of = {row.slide: row.case for row in rows}
     return {slide: replace(bag, case=case_of[slide]) for slide, bag in bags.items()}, excluded
+
+
+def _spellings(store: Path) -> dict[str, str]:
+    """The names of the bags of a store by what all their spellings share."""
+    return {normalised(path.stem): path.stem for path in sorted(store.glob("*.h5"))}
 
 
 def _check_cases(case_of: Mapping[str, str], bags: Sequence[Bag], store: Path) -> None:

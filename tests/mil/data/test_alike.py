@@ -82,6 +82,14 @@ def test_labels_that_differ_by_a_letter_are_noted(tmp_path, one, other):
     assert f"label {min(one, other)!r} and {max(one, other)!r} differ by a letter" in note
 
 
+@pytest.mark.parametrize("joint", ["LMS;SS", "SS / LMS", "LMS and SS", "LMS+SS", "SS oder LMS"])
+def test_labels_that_join_others_are_noted(tmp_path, joint):
+    notes = []
+    read_table(table(tmp_path, ["LMS", "SS", joint, "MFS/X"]), notify=notes.append)
+    [note] = notes
+    assert f"label {joint!r} joins others and counts as a class of its own" in note
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [("myxoma", "myoma"), ("sarcoma type A", "sarcoma type B"), ("hyperplasia", "hypoplasia"),

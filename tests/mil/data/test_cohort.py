@@ -196,6 +196,17 @@ def test_rows_that_cannot_be_used_are_refused_with_their_reasons(gappy, store):
         assert re.search(reason, message)
 
 
+def test_a_bag_that_is_spelt_otherwise_is_offered(tmp_path):
+    for slide in ("Scan-07", "Scan-08"):
+        write_bag(tmp_path / f"{slide}.h5", made_bag(slide))
+    rows = rows_of([("c", "scan_7", "a"), ("d", "Scan-09", "b"), ("e", "Scan-08", "b")])
+    with pytest.raises(CohortError) as caught:
+        assemble(rows, tmp_path)
+    first, second = re.findall(r"[Ss]can.\w+ \([^)]*\)", str(caught.value))
+    assert first.endswith("Extract the slide first. Did you mean 'Scan-07'?)")
+    assert "Did you mean" not in second
+
+
 def test_every_row_is_used_or_excluded_with_a_reason(gappy, store):
     cohort = assemble(gappy, store, allow_missing=True)
     used = [bag.slide for case in cohort.cases for bag in case.bags]
