@@ -3,8 +3,9 @@
     python -m benchmarks.claims [--data DATA] [--demo DEMO] [--peer-python PYTHON] [--only NAME,...]
 
 DATA has the public files of real slides and tiles, DEMO is a finished `mil demo`, and PYTHON is of an
-environment with LazySlide, which `python3 -m venv PEER && PEER/bin/pip install lazyslide` makes. What needs
-one that is not given is listed as not run. All of it takes hours; --only runs a part.
+environment with LazySlide and torchmil, which `python3 -m venv PEER && PEER/bin/pip install lazyslide
+torchmil` makes. What needs one that is not given is listed as not run. All of it takes hours; --only runs a
+part.
 """
 
 import argparse
@@ -41,6 +42,11 @@ CLAIMS = (
     Claim("docs/at-scale.md", "cost over the size of a cohort", "cohort_sizes --sizes 20,60,200"),
     Claim("docs/at-scale.md", "cost over the tiles of a slide", "extraction --scaling"),
     Claim("docs/comparison.md", "extraction beside LazySlide", "extraction --peer-python {peer}"),
+    Claim(
+        "docs/comparison.md",
+        "learning beside torchmil",
+        "learning --only epochs --heads gated-abmil,transmil --rounds 1 --peer {peer}",
+    ),
     Claim("docs/judging.md", "coverage of intervals, errors of tests", "intervals"),
     Claim("docs/survival-and-grade.md", "comparing risks", "survival_comparison"),
     Claim("docs/survival-and-grade.md", "intervals of grades", "grade_intervals"),

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 
-import torch
 from threadpoolctl import ThreadpoolController
 
 
@@ -16,15 +15,19 @@ def one_thread() -> Iterator[None]:
 
     Several threads that share one short operation wait for each other, and much longer on a busy machine
     (measured: 37 s instead of 1 s for a small fit; 2.7 s instead of 0.6 s for logistic regressions). Whole
-    batches and fits are run in parallel instead.
+    batches and fits are run in parallel instead. torch takes seconds to load and is not loaded for this: a
+    block that needs it comes after its import.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    if torch:
+        torch.set_num_threads(1)
     try:
         with _controller(len(sys.modules)).limit(limits=1):
             yield
     finally:
-        torch.set_num_threads(threads)
+        if torch:
+            torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=1)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
 from mil.audit.published import PARTS, SLACK, Printed, Published, complete_counts
+from mil.distributions import norm
 
 OUT_OF = {
     "accuracy": ("n",), "sensitivity": ("n_pos",), "specificity": ("n_neg",), "precision": ("tp", "fp"),
@@ -369,6 +369,8 @@ def _span(low: float, high: float) -> str:
 
 def _reproducing(k: int, n: int, rate: Printed) -> Iterator[str]:
     """The methods whose 95 % limits for k of n are the printed ones."""
+    from scipy.stats import binomtest  # takes every audit half a second to load, for claims alone
+
     assert rate.limits
     made = {
         name: binomtest(k, n).proportion_ci(0.95, method=method) for name, method in METHODS.items()

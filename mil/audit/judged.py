@@ -15,7 +15,6 @@ from mil.data.splits import Fold
 from mil.evaluation.display import format_count
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.judge import evaluate
-from mil.learning.crossval import cross_validate
 from mil.runs.run import Run
 
 FEW = 5  # training cases of a label, below which no model can be said to have learned it
@@ -110,6 +109,8 @@ class JudgedRun(ABC):
     def _refitted(
         self, cohort: Cohort, folds: Sequence[Fold], model: str, progress: Progress
     ) -> Any:
+        from mil.learning.crossval import cross_validate  # loads torch, which only this needs
+
         settings = self.run.settings
         predictions = cross_validate(
             cohort, folds, [model], settings.fit, seed=settings.seed, workers=0, progress=progress

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold, split_cases
+from mil.distributions import student
 from mil.errors import CohortError
 from mil.evaluation.judge import evaluate
 from mil.evaluation.predictions import Predictions
@@ -169,7 +169,7 @@ def judge_permutations(
             )
             continue
         error = float(np.std(values, ddof=1)) / len(values) ** 0.5
-        alarm_at = chance + float(stats.t.isf(ALARM / len(observed), len(values) - 1)) * error
+        alarm_at = chance + float(student.isf(ALARM / len(observed), len(values) - 1)) * error
         reaching = sum(value >= score for value in values)
         tests.append(
             PermutationTest(

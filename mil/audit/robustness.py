@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from scipy.special import expit
 
 from features.progress import Progress, Silent
 from features.threads import one_thread
 from mil.data.case import Case
 from mil.data.cohort import Cohort
+from mil.distributions import student
 from mil.evaluation.arrays import Bools, Floats, Ints
 
 TILES_PER_CASE = 200
@@ -209,7 +209,7 @@ def jackknife(agree: Floats, differ: Floats) -> tuple[float | None, float | None
     ]
     logits = left[0] - left[1]
     error = np.sqrt((n - 1) / n * np.square(logits - logits.mean()).sum())
-    reach = stats.t.ppf(0.975, n - 1) * error
+    reach = student.isf(0.025, n - 1) * error
     centre = np.log(total + HALF) - np.log(against + HALF)
     low, high = expit(centre - reach), expit(centre + reach)
     value = float(total / (total + against))

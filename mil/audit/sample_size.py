@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from scipy.stats import binom
 
 from mil.data.splits import Fold
+from mil.distributions import binomial_tail
 from mil.evaluation.intervals import Estimate, wilson
 
 SIZES = (10, 20, 30, 50, 100, 250, 500)
@@ -61,8 +61,7 @@ def fewest_correct(n: int, share: float) -> int | None:
     None where guessing gets all n right more often than that. ``share`` is the probability that one guess is
     right.
     """
-    k = int(binom.isf(ALPHA, n, share)) + 1  # P(X >= k) <= ALPHA
-    return k if k <= n else None
+    return next((k for k in range(n + 1) if binomial_tail(k - 1, n, share) <= ALPHA), None)
 
 
 def learning_curve(

@@ -1,8 +1,10 @@
 """A single predictor as a model of its own in the folds of a run."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import optimize, special
 
 from mil.audit.association import CaseVariable
 from mil.data.splits import Fold
@@ -40,14 +42,37 @@ def predict_alone(
     place = {name: i for i, name in enumerate(names)}
     shape = (len(names), int(truth.max()) + 1)
     by_repeat = {repeat: np.zeros(shape) for repeat in sorted({fold.repeat for fold in folds})}
-    from sklearn.linear_model import LogisticRegression
-
     for fold in folds:
         train, test = (np.array([place[name] for name in part]) for part in (fold.train, fold.test))
         rows = _encoded(predictor, train)
-        model = LogisticRegression(max_iter=1000).fit(rows[train], truth[train])
-        by_repeat[fold.repeat][np.ix_(test, model.classes_)] = model.predict_proba(rows[test])
+        classes, labels = np.unique(truth[train], return_inverse=True)
+        logits = _fit_logits(rows, train, labels)
+        by_repeat[fold.repeat][np.ix_(test, classes)] = special.softmax(logits[test], axis=1)
     return list(by_repeat.values())
+
+
+def _fit_logits(rows: Floats, train: Ints, labels: Ints) -> Floats:
+    """Logits (n, C) of all rows (n, E) by multinomial logistic regression on those that train.
+
+    The loss is the sum over cases and half the squared length of the weights, as of scikit-learn, which takes
+    a second to load; of two classes only the second has weights.
+    """
+    x = np.column_stack([np.ones(len(rows)), rows])
+    truth = np.eye(int(labels.max()) + 1)[labels]  # (n, C)
+    first = 1 if truth.shape[1] == 2 else 0
+    shape = truth.shape[1] - first, x.shape[1]
+
+    def logits_of(weights: Floats, x: Floats) -> Floats:
+        return np.pad(x @ weights.reshape(shape).T, ((0, 0), (first, 0)))
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        log_p = special.log_softmax(logits_of(weights, x[train]), axis=1)
+        penalised = weights.reshape(shape) * (np.arange(shape[1]) > 0)
+        gradient = (np.exp(log_p) - truth)[:, first:].T @ x[train] + penalised
+        return float(np.square(penalised).sum() / 2 - (log_p * truth).sum()), gradient.ravel()
+
+    found = optimize.minimize(loss, np.zeros(math.prod(shape)), jac=True, method="L-BFGS-B")
+    return logits_of(found.x, x)
 
 
 def _encoded(predictor: CaseVariable, train: Ints) -> Floats:

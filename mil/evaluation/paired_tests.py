@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from mil.distributions import chi2, student
+from mil.distributions import binomial_tail, chi2, student
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.display import UNDEFINED, format_p
 
@@ -37,10 +37,9 @@ class Cochran:
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided p value of the exact McNemar test from the two discordant counts."""
-    from scipy.stats import binomtest
-
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    fewer, more = sorted((only_first, only_second))
+    # P(X <= fewer) is P(X > more - 1), since both outcomes are as likely.
+    return min(1.0, 2 * binomial_tail(more - 1, fewer + more, 0.5))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -14,7 +14,6 @@ from mil.data.cohort import Cohort
 from mil.data.jobs import stain_sources
 from mil.data.names import cases_among, matching
 from mil.errors import LeakageError
-from mil.learning.head_weights import read_head_weights
 
 STAIN_REMEDY = "Use a stain_reference of training cases."
 WEIGHTS_REMEDY = "Use weights of other cases."
@@ -46,6 +45,10 @@ def check_reserved(cohort: Cohort, head_weights: str = "") -> None:
         return
     seen = list(_seen_by_bags(cohort))
     if head_weights:
+        from mil.learning.head_weights import (
+            read_head_weights,
+        )  # loads torch, which only this needs
+
         start = read_head_weights(head_weights)
         what = "weights to start from were trained"
         seen.insert(0, Seen(what, start.trained_on, WEIGHTS_REMEDY, start.trained_on_slides))

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from features.summary import listed
 from mil.data.values import Numbers, read_numbers, without_missing
 from mil.evaluation.arrays import Floats
+from mil.evaluation.rank_tests import kruskal_wallis, mann_whitney
 
 RESAMPLES = 9999
 MOST_LEVELS = 12  # of a column in words; more are names rather than groups
@@ -88,9 +88,9 @@ def _describe_numbers(
     filled = [part for part in parts if len(part)]
     p, test = None, "none"
     if len(filled) == 2:
-        p, test = float(stats.mannwhitneyu(filled[0], filled[1]).pvalue), "Mann-Whitney"
+        p, test = mann_whitney(filled[0], filled[1]), "Mann-Whitney"
     elif len(filled) > 2:
-        p, test = float(stats.kruskal(*filled).pvalue), "Kruskal-Wallis"
+        p, test = kruskal_wallis(filled), "Kruskal-Wallis"
     texts = tuple(_quartiles(part) for part in (values[known], *parts))
     return Variable(
         name=name,
@@ -131,6 +131,8 @@ def _describe_categories(
 
 
 def _fisher(counts: np.ndarray) -> tuple[float, str]:
+    from scipy import stats  # takes half a second to load, which tables of numbers save
+
     if counts.shape == (2, 2):
         return float(stats.fisher_exact(counts).pvalue), "Fisher exact"
     drawn = stats.MonteCarloMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(0))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from features.lowpower.segmenter import CellHead
 from features.threads import one_thread
@@ -59,6 +58,8 @@ def fit_linear(samples: Sequence[Sample], settings: SegmentSettings) -> CellHead
     Raises:
         FitError: the slides have no drawn tumour, or nothing that is known to be none.
     """
+    from sklearn.linear_model import LogisticRegression  # takes a second to load
+
     vectors = np.concatenate([vectors for vectors, _ in samples])
     labels = np.concatenate([labels for _, labels in samples])
     if len(np.unique(labels)) < 2:

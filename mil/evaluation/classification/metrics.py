@@ -162,7 +162,12 @@ def roc_points(truth: Ints, p: Floats, class_index: int) -> tuple[Floats, Floats
     positive = truth == class_index
     if positive.all() or not positive.any():
         return np.empty(0), np.empty(0)
-    from sklearn.metrics import roc_curve
-
-    fpr, tpr, _ = roc_curve(positive, p[:, class_index])
+    scores = p[:, class_index]
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of equal scores
+    found = np.cumsum(positive[order])[last]
+    points = np.stack([last + 1 - found, found])  # (2, n) cases above each score
+    bends = np.diff(points, 2).any(axis=0)  # on a straight line the ends say all
+    points = points[:, np.concatenate([[True], bends, [True]])] if points.shape[1] > 2 else points
+    fpr, tpr = np.pad(points, ((0, 0), (1, 0))) / points[:, -1:]
     return fpr, tpr

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from scipy import special
 
 GAIN, WORSE_ONLY, LEVEL, POWER = 0.15, 0.05, 0.05, 0.8
 
@@ -69,15 +70,16 @@ def mcnemar_power(n: int, gain: float, worse_only: float = WORSE_ONLY) -> float:
         worse_only: true share of cases that only the worse model classifies correctly; for the better
             model the share is worse_only + gain.
     """
-    from scipy.stats import binom
-
     differing = 2 * worse_only + gain
     discordant = np.arange(n + 1)
     # p <= .05 where the smaller count is at most the largest k with 2 P(X <= k) <= .05.
-    most = np.asarray(binom.ppf(LEVEL / 2, discordant, 0.5))
-    most = most - (binom.cdf(most, discordant, 0.5) > LEVEL / 2)
+    most = np.ceil(np.nan_to_num(special.bdtrik(LEVEL / 2, discordant, 0.5)))
+    for _ in range(2):  # the inverse may be rounded up
+        most = most - (special.bdtr(most, discordant, 0.5) > LEVEL / 2)
     share = (worse_only + gain) / differing
-    few = binom.cdf(most, discordant, share)
-    many = binom.sf(discordant - most - 1, discordant, share)
+    few = special.bdtr(most, discordant, share)
+    many = special.bdtrc(discordant - most - 1, discordant, share)
     rejects = np.where(most >= 0, few + many, 0.0)
-    return float(np.sum(binom.pmf(discordant, n, differing) * rejects))
+    log_ways = -np.log(n + 1) - special.betaln(n - discordant + 1, discordant + 1)
+    log_p = special.xlogy(discordant, differing) + special.xlog1py(n - discordant, -differing)
+    return float(np.sum(np.exp(log_ways + log_p) * rejects))

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from features.volumes.facts import VolumeFacts
 from mil.audit.association import CaseVariable
 from mil.audit.predictors import cohort_predictors
-from mil.audit.single_predictor import count_correct_alone
+from mil.audit.single_predictor import count_correct_alone, predict_alone
 from tests.mil.made import cohort_of, folds_of, made_bag, made_cohort
 
 
@@ -147,6 +148,28 @@ def test_alone_a_fact_is_learnt_from_training_cases_only():
     assert count_correct_alone(own, names, truth, folds) <= 6
     number = CaseVariable("x", np.where(np.arange(12) == 3, np.nan, truth)[:, None].astype(float))
     assert count_correct_alone(number, names, truth, folds) >= 11
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_alone_a_number_is_judged_by_the_regression_of_scikit_learn(n_classes):
+    rng = np.random.default_rng(n_classes)
+    labels = rng.permutation(np.arange(40) % n_classes)
+    cohort = cohort_of(
+        [
+            replace(case, label="abcde"[k])
+            for case, k in zip(made_cohort((20, 20)).cases, labels, strict=True)
+        ]
+    )
+    names = [case.name for case in cohort.cases]
+    values = rng.normal(size=(40, 2)) + labels[:, None] / 2
+    folds = folds_of(cohort, folds="4")
+    [p] = predict_alone(CaseVariable("x", values), names, labels, folds)
+    place = {name: i for i, name in enumerate(names)}
+    for fold in folds:
+        train, test = ([place[name] for name in part] for part in (fold.train, fold.test))
+        scaled = (values - values[train].mean(axis=0)) / values[train].std(axis=0)
+        model = LogisticRegression(max_iter=1000, tol=1e-8).fit(scaled[train], labels[train])
+        assert p[test] == pytest.approx(model.predict_proba(scaled[test]), abs=1e-4)
 
 
 def test_alone_nothing_is_always_wrong_when_one_case_is_left_out():

@@ -7,6 +7,7 @@ from sklearn.metrics import (
     confusion_matrix,
     recall_score,
     roc_auc_score,
+    roc_curve,
 )
 
 from mil.evaluation.classification import metrics
@@ -92,3 +93,15 @@ def test_counts_of_the_published_grading_study():
     assert metrics.confusion(truth, p).tolist() == [[18, 7], [50, 83]]
     assert metrics.balanced_accuracy(truth, p) == pytest.approx(0.672, abs=5e-4)
     assert metrics.accuracy(truth, p) == pytest.approx(0.64, abs=5e-3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 40])
+def test_points_of_a_roc_curve_are_those_of_scikit_learn(n):
+    rng = np.random.default_rng(n)
+    for digits in (1, 9):
+        truth = rng.permutation(np.arange(n) % 2)
+        p = rng.random((n, 2)).round(digits)
+        for own, theirs in zip(
+            metrics.roc_points(truth, p, 1), roc_curve(truth, p[:, 1]), strict=False
+        ):
+            assert np.array_equal(own, theirs)
