@@ -29,7 +29,7 @@ AROUND = re.compile(  # >1.234,5 cm
 )
 SIGN = {"comma": ",", "point": "."}
 ENOUGH = 8  # numbers of a column from which three decimals of each are no accident
-HUNDREDS = 3  # whole numbers of a column, all from 100, beside which 1.234 is one as well
+HUNDREDS = 3  # whole numbers of a column, the largest from 100, beside which 1.234 is one as well
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def with_points(cells: Sequence[str], signs: Signs) -> Pointed:
         return Pointed(tuple(cells))
     written = [numbers[i] for i in kinds]
     for sign, either, decimal in (
-        ("comma", "1,234", _comma_is_decimal(occurring, signs)),
+        ("comma", "1,234", _comma_is_decimal(occurring, written, signs)),
         ("point", "1.234", _point_is_decimal(occurring, written, signs)),
     ):
         if decimal is None:
@@ -112,9 +112,10 @@ def with_points(cells: Sequence[str], signs: Signs) -> Pointed:
             return Pointed(tuple(cells), unclear=unclear, sign=sign)
         if not decimal:
             numbers = {i: number.replace(SIGN[sign], "") for i, number in numbers.items()}
-    settled = (
-        [i for i, kind in kinds.items() if kind == "1.234"] if signs.points_are_doubtful else []
-    )
+    doubtful = {"1.234"} if signs.points_are_doubtful else set[str]()
+    if _beside_hundreds(written) and occurring <= {"whole", "1,234", "1.234"}:
+        doubtful |= {"1,234", "1.234"}
+    settled = [i for i, kind in kinds.items() if kind in doubtful]
     for i in kinds:
         around = AROUND.fullmatch(cells[i])
         pointed = numbers[i].replace(",", ".")
@@ -129,7 +130,7 @@ def _number_in(cell: str) -> str:
     return match["number"] if match and (behind in ("", "+") or plain_unit(behind) in UNITS) else ""
 
 
-def _comma_is_decimal(kinds: set[str], signs: Signs) -> bool | None:
+def _comma_is_decimal(kinds: set[str], cells: Sequence[str], signs: Signs) -> bool | None:
     """Whether the commas of a column are decimal; None where they may be either."""
     decimal = any(kind.endswith("decimal comma") for kind in kinds)
     thousands = "thousands comma" in kinds
@@ -139,7 +140,11 @@ def _comma_is_decimal(kinds: set[str], signs: Signs) -> bool | None:
         return True
     # Decimal points say that the comma is none, and what separates the columns says that it is.
     points = "decimal point" in kinds or (signs.points and not signs.commas)
-    return True if signs.by_columns and not points else None
+    if not signs.by_columns or points:
+        return None
+    if kinds == {"whole", "1,234"} and (n_whole := _beside_hundreds(cells)):
+        return False if n_whole >= HUNDREDS else None
+    return None if all(cell.endswith(",000") for cell in cells) else True
 
 
 def _point_is_decimal(kinds: set[str], cells: Sequence[str], signs: Signs) -> bool | None:
@@ -152,14 +157,23 @@ def _point_is_decimal(kinds: set[str], cells: Sequence[str], signs: Signs) -> bo
         return True
     if "decimal comma" in kinds:
         return None
-    if not signs.points_are_doubtful:
-        return True
-    whole = [len(cell.lstrip("+-")) for cell in cells if "." not in cell and "," not in cell]
-    if len(whole) >= HUNDREDS and min(whole) >= 3:
+    n_whole = _beside_hundreds(cells) if kinds == {"whole", "1.234"} else 0
+    if n_whole >= HUNDREDS:
         return False
+    if not (signs.points_are_doubtful or (signs.by_columns and n_whole)):
+        return True
     rounded = sum(cell.endswith("0") for cell in cells)
     uniform = kinds == {"1.234"} and len(cells) >= ENOUGH and 2 * rounded <= len(cells)
     return True if uniform and not signs.commas else None
+
+
+def _beside_hundreds(cells: Sequence[str]) -> int:
+    """How many of the numbers are whole, where they reach the hundreds, so that 1.234 is one as well; else 0.
+
+    Of decimals hardly all would have three digits or none.
+    """
+    whole = [abs(int(cell)) for cell in cells if "." not in cell and "," not in cell]
+    return len(whole) if max(whole, default=0) >= 100 else 0
 
 
 def _kind(cell: str) -> str:
