@@ -29,7 +29,7 @@ class TileScores:
             a score are multiplied by N, so that their mean is the whole. The score of a single tile stays
             as it is.
         target: the class, or other name, that positive scores speak for; empty for scores without a sign.
-        quantity: name of the number that is shared out, e.g. ``margin of LMS``; empty likewise.
+        quantity: name of the number that is shared out, e.g. ``margin of LMS``; empty where ``target`` is.
         facts: numbers on the map as a whole; ``gap`` is the sum of the scores less what is ``explained``.
     """
 

@@ -108,7 +108,7 @@ class Head(nn.Module, ABC):
         positional: whether the order or position of tiles matters.
         learns_from: ``bags``, trained by steps; ``tiles``, the same with each tile as a bag that has its
             slide's label; ``counts`` of the classes alone; ``slides``, fitted at once by ``solve``; or
-            ``table``, likewise, where a slide is one row of the table's columns.
+            ``table``, fitted at once too, where a slide is one row of the table's columns.
         learns_attention: whether attention is learnt, so that it can explain.
         adds_up: whether a tile's score depends on that tile alone and the logits are attention times
             ``tile_logits``, summed over tiles. Then the contribution of each tile is exact.

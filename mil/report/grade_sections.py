@@ -51,8 +51,8 @@ class GradeSections(Sections[GradeReport]):
             return []
         scarce = ", ".join(sorted(grade for grade, number in counts.items() if number == fewest))
         return [
-            f"Few cases: {scarce} {'have' if ', ' in scarce else 'has'} {fewest}. Single cases of such a "
-            "grade move kappa noticeably. Read the intervals rather than the estimates."
+            f"Few cases per grade: {scarce} {'have' if ', ' in scarce else 'has'} {fewest}. Single cases "
+            "of such a grade move kappa noticeably. Read the intervals rather than the estimates."
         ]
 
     @property
