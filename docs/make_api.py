@@ -12,8 +12,8 @@ import mil
 
 GROUPS = {
     "Slides and bags": (
-        "Recipe", "extract", "convert", "SourceFacts", "export", "join", "Bag", "read_bag", "write_bag",
-        "open_slide", "Slide",
+        "Recipe", "extract", "convert", "SourceFacts", "export", "join", "Bag", "make_bag", "read_bag",
+        "write_bag", "open_slide", "Slide",
         "read_annotations", "check_cohort", "draw_cohort", "check_machine",
     ),
     "Backbones": (

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from features.bags.convert import convert as convert
     from features.bags.convert import export as export
     from features.bags.foreign_readers import SourceFacts as SourceFacts
+    from features.bags.interchange import make_bag as make_bag
     from features.bags.join import join as join
     from features.errors import FeaturesError as FeaturesError
     from features.errors import SarcomilError as SarcomilError
@@ -52,6 +53,7 @@ __all__ = [
     "join",
     "list_backbones",
     "load_backbone",
+    "make_bag",
     "open_slide",
     "read_annotations",
     "read_bag",
@@ -75,6 +77,7 @@ _SOURCES = {
     "join": "features.bags.join:join",
     "list_backbones": "features.backbones.table:list_backbones",
     "load_backbone": "features.backbones.registry:load_backbone",
+    "make_bag": "features.bags.interchange:make_bag",
     "open_slide": "features.slides.slide:open_slide",
     "read_annotations": "features.regions.annotations:read_annotations",
     "read_bag": "features.bags.bag:read_bag",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from features.bags.convert import convert as convert
     from features.bags.convert import export as export
     from features.bags.foreign_readers import SourceFacts as SourceFacts
+    from features.bags.interchange import make_bag as make_bag
     from features.bags.join import join as join
     from features.errors import BagError as BagError
     from features.errors import FeaturesError as FeaturesError
@@ -211,6 +212,7 @@ __all__ = [
     "load_cohort",
     "load_model",
     "load_protocol",
+    "make_bag",
     "nomogram",
     "open_run",
     "open_slide",
@@ -318,6 +320,7 @@ _SOURCES = {
     "load_cohort": "mil.data.cohort:load_cohort",
     "load_model": "mil.learning.fitted:load_model",
     "load_protocol": "mil.protocols.protocol:load_protocol",
+    "make_bag": "features.bags.interchange:make_bag",
     "nomogram": "mil.api.judging:nomogram",
     "open_run": "mil.api.run:open_run",
     "open_slide": "features.slides.slide:open_slide",

@@ -41,8 +41,9 @@ NAMES = [
     "fetch_gdc", "fetch_idc", "fetch_weights", "finetune_backbone", "finetune_per_fold", "fit", "join",
     "learning_curve", "list_backbones", "list_catalogue", "list_methods", "list_models",
     "list_protocols", "list_series", "load_backbone", "load_cohort", "load_model", "load_protocol",
-    "nomogram", "open_run", "open_slide", "permute", "predict", "predict_slides", "radiomics_bags",
-    "read_annotations", "read_bag", "read_card", "read_predictions", "register_head", "run_protocol",
+    "make_bag", "nomogram", "open_run", "open_slide", "permute", "predict", "predict_slides",
+    "radiomics_bags", "read_annotations", "read_bag", "read_card", "read_predictions", "register_head",
+    "run_protocol",
     "segment_per_fold", "split_cases", "train", "train_segmenter", "write_bag",
 ]  # fmt: skip
 

@@ -82,11 +82,69 @@ def read_foreign(
     trained_on = tuple(seen.get("trained_on", ()))
     bag = replace(
         bag,
-        slide=slide or slide_name(path.stem),
-        case=case,
         trained_on=trained_on,
         trained_on_slides=tuple(seen.get("trained_on_slides", ())),
     )
+    return _identified(bag, slide or slide_name(path.stem), case)
+
+
+def make_bag(
+    slide: str,
+    features: NDArray[Any],
+    coords: NDArray[Any],
+    *,
+    tile_px: int,
+    mpp: float,
+    slide_mpp: float,
+    encoder: str = "unknown",
+    case: str = "",
+) -> Bag:
+    """A bag from arrays: the features of a slide's tiles, and where the tiles lie.
+
+    Bags of one encoder, tile and mpp may be learnt from together, also with files that ``convert`` has read.
+    Coverage is set to 1, and the slide is taken to end with its last tile.
+
+    Args:
+        slide: its name.
+        features: (N, D) numbers; float16 stays, other types become float32.
+        coords: (N, 2) top-left corner (x, y) of each tile, in pixels of level 0.
+        tile_px: side of a tile in pixels, as the encoder has read it.
+        mpp: micrometres per pixel of a tile as it was read.
+        slide_mpp: micrometres per pixel of level 0.
+        encoder: the network that made the features.
+        case: the patient, if known.
+
+    Raises:
+        BagError: the arrays do not belong together or are not finite, or a length is not above 0.
+
+    Example:
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        corners = np.array([[0, 0], [448, 0], [0, 448]])
+        bag = features.make_bag(
+            "mine-s1", rng.normal(size=(3, 8)), corners, tile_px=224, mpp=0.5, slide_mpp=0.25, case="mine"
+        )
+        features.write_bag("mine/mine-s1.h5", bag)
+        print(bag.dim, bag.side_l0)
+        # 8 (448.0, 448.0)
+    """
+    facts = SourceFacts(
+        slide_mpp=(slide_mpp, slide_mpp),
+        tile_px=tile_px,
+        target_mpp=mpp,
+        unit="px",
+        encoder=encoder,
+    )
+    foreign = ForeignBag(features=np.asarray(features), coords=np.asarray(coords))
+    if foreign.features.ndim != 2:
+        raise BagError(f"{slide}: features {foreign.features.shape} are not (tiles, features).")
+    return _identified(_build_bag(Path(slide), "npz", foreign, facts), slide, case)
+
+
+def _identified(bag: Bag, slide: str, case: str) -> Bag:
+    """The bag under its name, with the fingerprint of what it was made from."""
+    bag = replace(bag, slide=slide, case=case)
     geometry = {"side_l0": bag.side_l0, "mpp_l0": bag.mpp_l0, "size_l0": bag.size_l0}
     request = {"recipe": bag.recipe, "data": bag.data_sha256, "case": case, **geometry}
     return replace(bag, request_sha256=fingerprint(request))

@@ -12,7 +12,7 @@ import torch
 from features.bags.bag import read_bag, validate_bag, write_bag
 from features.bags.foreign_readers import SourceFacts
 from features.bags.foreign_writers import write_clam, write_stamp
-from features.bags.interchange import conversion_notes, read_foreign, write_foreign
+from features.bags.interchange import conversion_notes, make_bag, read_foreign, write_foreign
 from features.bags.layouts import LAYOUTS, WRITABLE, detect_layout
 from features.bags.vectors import vector_bag
 from features.errors import BagError
@@ -902,3 +902,36 @@ def test_a_real_npz_whose_last_row_runs_over_the_edge(realdata, tmp_path):
     assert "reach over the slide's edge" in note
     with pytest.raises(BagError, match="outside the slide"):
         read_foreign(path, facts=dataclasses.replace(facts, slide_size=(1500, 2967)))
+
+
+ARRAYS = {"tile_px": 256, "mpp": 0.5, "slide_mpp": 0.25, "encoder": "mine", "case": "P7"}
+
+
+def test_a_bag_from_arrays_is_that_of_a_file_with_them(tmp_path):
+    made = make_bag("P7-s.1", FEATURES, COORDS, **ARRAYS)
+    np.savez(tmp_path / "s.npz", features=FEATURES, coords=COORDS)
+    facts = SourceFacts(
+        slide_mpp=(0.25, 0.25), tile_px=256, target_mpp=0.5, encoder="mine", unit="px"
+    )
+    read = read_foreign(tmp_path / "s.npz", facts=facts, slide="P7-s.1", case="P7")
+    assert (made.slide, made.case, made.side_l0) == ("P7-s.1", "P7", (512.0, 512.0))
+    assert (made.recipe, made.data_sha256, made.request_sha256) == (
+        read.recipe, read.data_sha256, read.request_sha256,
+    )  # fmt: skip
+    write_bag(tmp_path / "P7-s.1.h5", made)
+    assert read_bag(tmp_path / "P7-s.1.h5").data_sha256 == made.data_sha256
+
+
+@pytest.mark.parametrize(
+    ("features", "coords", "facts", "message"),
+    [
+        (FEATURES[:4], COORDS, {}, "4 feature vectors for 6 coordinates"),
+        (FEATURES[0], COORDS[:1], {}, r"features \(4,\) are not \(tiles, features\)"),
+        (FEATURES * np.nan, COORDS, {}, "not finite"),
+        (FEATURES, COORDS, {"slide_mpp": 0.0}, "slide_mpp must be a positive number"),
+        (FEATURES, COORDS - 5000, {}, "outside the slide"),
+    ],
+)
+def test_arrays_that_make_no_bag_are_refused(features, coords, facts, message):
+    with pytest.raises(BagError, match=message):
+        make_bag("s", features, coords, **(ARRAYS | facts))

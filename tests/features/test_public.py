@@ -18,7 +18,7 @@ from features.recipe import Recipe
 NAMES = [
     "BackboneEntry", "Bag", "Extraction", "ExtractionOptions", "FeaturesError", "Recipe", "SarcomilError",
     "Slide", "SourceFacts", "convert", "export", "extract", "join", "list_backbones", "load_backbone",
-    "open_slide", "read_annotations", "read_bag", "validate_bag", "write_bag",
+    "make_bag", "open_slide", "read_annotations", "read_bag", "validate_bag", "write_bag",
 ]  # fmt: skip
 
 
