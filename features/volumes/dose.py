@@ -31,6 +31,7 @@ PARTIAL = (
 )
 SAME_MM = 1e-2
 UNEVEN = 0.02  # of a step
+HIGHEST_GY = 200.0  # that a beam gives; beside a brachytherapy source it is higher
 
 
 def read_dose(path: Path, *, allow: Collection[Allowance] = ()) -> Volume:
@@ -61,6 +62,8 @@ def read_dose(path: Path, *, allow: Collection[Allowance] = ()) -> Volume:
         offsets = _offsets(header, plane, path)
         dose_gy = read_stored(header, path.name) * scaling
         notes = [f"the dose is {text(header, 'DoseType').lower()}"] if _is_effective(header) else []
+    if (highest := float(dose_gy.max())) > HIGHEST_GY:
+        notes.append(f"the highest dose is {highest:,.0f} Gy: check its unit, which may be cGy")
     order = np.argsort(offsets, kind="stable")
     dose_gy, step_mm, more = _even(dose_gy[order], offsets[order], header, path)
     check_spacing((*plane.spacing_mm, step_mm), path.name)

@@ -18,6 +18,7 @@ SUV = ("GML", "CM2ML")  # by weight, and by surface
 NO_SUV = "values of PET are in"
 ALIKE: tuple[tuple[str, str, str], ...] = (  # that all files of a series have in common
     ("PatientID", "patients", "Keep only the files of one of them."),
+    ("StudyInstanceUID", "examinations", "Keep only the files of one of them."),
     ("Modality", "modalities", "Keep only the files of one of them."),
     ("FrameOfReferenceUID", "frames of reference", "Keep only the files of one of them."),
     ("PatientPosition", "positions of the patient", "They were scanned twice: keep one of them."),
@@ -65,11 +66,23 @@ def notes_of(members: Members) -> tuple[str, ...]:
             not _states(header, "RescaleIntercept") for _, header in members
         ):
             notes.append("stored values are taken as HU, as files of CT state no RescaleIntercept")
+        intercepts = {text(header, "RescaleIntercept") for _, header in members}
+        if modality == "CT" and len(set(map(_value, intercepts - {""}))) > 1:
+            notes.append(
+                f"its slices have {len(intercepts)} zeros (RescaleIntercept): look whether some are brighter"
+            )
         if modality == "PT" and units and units not in SUV:
             notes.append(
                 f"{NO_SUV} {units}, no SUV: between patients they differ by dose and weight too"
             )
     return tuple(notes)
+
+
+def _value(written: str) -> float | str:
+    try:
+        return float(written)
+    except ValueError:
+        return written
 
 
 def _problem_of_frames(path: Path, header: Any) -> str:

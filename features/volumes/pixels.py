@@ -148,10 +148,17 @@ def read_planes(
     for place, plane in enumerate(planes):
         by_file.setdefault(plane.path, []).append(place)
     padded, inverted = 0, 0
+    signs: dict[bool, Path] = {}
+    highest: Path | None = (
+        None  # of unsigned files: one whose values would be below 0 in a signed one
+    )
     for path, places in by_file.items():
         header = read_header(path, pixels=True)
         frames = tuple(frame for place in places if (frame := planes[place].frame) is not None)
         stored = read_stored(header, path.name, frames)
+        signs.setdefault(_is_signed(header), path)
+        if _has_top_bit(header, stored):
+            highest = highest or path
         if text(header, "PhotometricInterpretation") == "MONOCHROME1":
             stored, inverted = _invert(header, stored, modality, path.name), inverted + 1
         padding = _padding(header, stored)
@@ -159,12 +166,24 @@ def read_planes(
         for place, pixels, blank in zip(places, stored, padding, strict=True):
             scaled = pixels * np.float64(planes[place].slope) + planes[place].intercept
             values[place] = np.where(blank, outside, scaled)
+    if highest and True in signs:
+        raise VolumeError(
+            f"{highest.name} says that its values are never below 0, {signs[True].name} of the same series "
+            "that they may be (PixelRepresentation), and its highest would be. Export the series again."
+        )
     notes = [f"{padded} padding pixels are {outside:g}"] if padded else []
     notes += [f"{inverted} files in MONOCHROME1 are inverted"] if inverted else []
     if modality == "CT" and (below := int((values < AIR_HU).sum())):
         values = np.maximum(values, np.float32(AIR_HU))
         notes.append(f"{below} values below {AIR_HU:g} HU, outside the scanner's circle, are air")
     return values, notes
+
+
+def _has_top_bit(header: Any, stored: NDArray[Any]) -> bool:
+    """Whether a file of unsigned numbers has one that would be below 0 in a signed one."""
+    if stored.dtype.kind == "f" or _is_signed(header) or not stored.size:
+        return False
+    return bool(stored.max() >= 1 << (_whole(header, "BitsStored", 16) - 1))
 
 
 def _invert(header: Any, stored: NDArray[Any], modality: str, name: str) -> NDArray[Any]:

@@ -375,7 +375,7 @@ def read_series(series: Series, *, allow: Collection[Allowance] = (), suv: bool 
             *notes,
             *pixel_notes,
             *suv_notes,
-            *notes_on_spacing(grid),
+            *notes_on_spacing(grid, stack.step_mm, series.thickness_mm),
         ),
     )
 

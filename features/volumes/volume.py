@@ -16,6 +16,7 @@ from features.errors import VolumeError
 
 SAME_GRID = 1e-2  # of a voxel: grids whose corners differ by less are one
 AIR_HU = -1024.0
+MISSING_HALF = 1.9  # times the thickness of a slice
 FINEST_MM, COARSEST_MM = 0.01, 100.0  # sides of voxels
 MICRO_MM = (
     0.002,
@@ -156,14 +157,31 @@ def check_spacing(spacing_mm: Sequence[float], name: str, stated: str = "") -> N
         )
 
 
-def notes_on_spacing(grid: Grid) -> tuple[str, ...]:
-    """A note on voxels as fine as those of micro-CT, which a header in metres would state too."""
+def notes_on_spacing(
+    grid: Grid, step_mm: float = 0.0, thickness_mm: float | None = None
+) -> tuple[str, ...]:
+    """Notes on voxels as fine as those of micro-CT, and on slices twice their thickness apart.
+
+    Fine voxels are what a header in metres would state too; far slices, what is left where every second one
+    was lost.
+
+    Args:
+        grid: of the volume.
+        step_mm: from slice to slice.
+        thickness_mm: of a slice; None if it is not stated.
+    """
+    notes = []
     finest = min(grid.spacing_mm)
-    if finest >= FINEST_MM:
-        return ()
-    return (
-        f"voxels of {finest:.3g} mm, as of micro-CT; if the header means metres, multiply them by 1000",
-    )
+    if finest < FINEST_MM:
+        notes.append(
+            f"voxels of {finest:.3g} mm, as of micro-CT; if the header means metres, multiply them by 1000"
+        )
+    if thickness_mm and step_mm >= MISSING_HALF * thickness_mm:
+        notes.append(
+            f"its slices are {thickness_mm:.3g} mm thick and {step_mm:.3g} mm apart: nothing is seen between "
+            "them, or every second one is missing"
+        )
+    return tuple(notes)
 
 
 def check_axes(steps_mm: NDArray[np.float64], name: str, stated: str = "") -> None:

@@ -159,3 +159,12 @@ def test_beyond_the_grid_there_is_no_dose_and_the_share_is_known(tmp_path):
         match=r"RTDOSE does not overlap the target grid, from which it is 43\.0 mm away",
     ):
         resample(volume, beside)
+
+
+@pytest.mark.parametrize(("highest", "noted"), [(70, False), (7000, True)])
+def test_a_dose_that_no_beam_gives_is_noted(tmp_path, highest, noted):
+    stored = np.array([[[0, 50], [90, 100]]] * 2, np.uint32)
+    volume = read_dose(dose(tmp_path / "rd.dcm", stored, scaling=highest / 100))
+    assert (
+        "the highest dose is 7,000 Gy: check its unit, which may be cGy" in volume.notes
+    ) is noted

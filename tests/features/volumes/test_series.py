@@ -516,3 +516,50 @@ def test_pet_that_is_no_suv_is_noted(tmp_path, units, noted):
         f"values of PET are in {units}, no SUV: between patients they differ by dose and weight too"
     )
     assert volume.notes == (expected,) * noted
+
+
+def test_slices_as_far_apart_as_where_every_second_was_lost_are_noted(tmp_path):
+    values = np.concatenate([VALUES, VALUES])
+    folder = series(tmp_path, values)
+    assert not any("thick" in note for note in read_volume(folder).notes)
+    for path in sorted(folder.glob("*.dcm"))[1::2]:
+        path.unlink()
+    [note] = [note for note in read_volume(folder).notes if "thick" in note]
+    assert note.startswith("its slices are 3 mm thick and 6 mm apart")
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_slice_with_another_sign_than_its_neighbours_is_refused_where_it_matters(tmp_path, lost):
+    def unsigned(file, index):
+        file.PixelRepresentation = int(index != lost)
+
+    harmless = np.abs(VALUES)
+    volume = read_volume(series(tmp_path / "positive", harmless, change=unsigned))
+    np.testing.assert_array_equal(volume.values, harmless)
+    below = harmless.copy()
+    below[:, 0, 0] = -7
+    with pytest.raises(VolumeError, match=rf"00{lost}\.dcm says that its values are never below 0"):
+        read_volume(series(tmp_path / "below", below, change=unsigned))
+
+
+def test_slices_of_ct_with_several_zeros_are_noted(tmp_path):
+    def scaled(zeros):
+        def change(file, index):
+            file.RescaleSlope, file.RescaleIntercept = 1, zeros[index % 2]
+
+        return change
+
+    one, two = (
+        read_volume(series(tmp_path / name, VALUES, modality="CT", change=scaled(zeros)))
+        for name, zeros in (("one", ("-1024", "-1024.0")), ("two", (-1024, -24)))
+    )
+    assert not any("RescaleIntercept" in note for note in one.notes)
+    assert any("have 2 zeros (RescaleIntercept)" in note for note in two.notes)
+
+
+def test_files_of_two_examinations_under_one_series_are_refused(tmp_path):
+    def change(file, index):
+        file.StudyInstanceUID = f"1.2.3.{int(index > 0)}"
+
+    with pytest.raises(VolumeError, match="its files name 2 examinations"):
+        read_volume(series(tmp_path, VALUES, change=change))
