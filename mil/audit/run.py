@@ -22,6 +22,7 @@ from mil.data.names import matching
 from mil.data.patients import note_blocks
 from mil.data.splits import Fold, split_cases
 from mil.data.twins import note_twins
+from mil.data.unusable import note_unusable
 from mil.errors import MilError, RunError
 from mil.evaluation.display import format_p, state_p
 from mil.runs.run import Run
@@ -270,6 +271,9 @@ def _add_columns(summary: Summary, cohort: Cohort) -> None:
         summary.warnings.append(blocks)
     for notes in (note_twins, odd_cells, note_times):
         summary.warnings.extend(notes(cohort.cases))
+    cells = {name: [case.other[name] for case in cohort.cases] for name in cohort.cases[0].other}
+    source = cohort.table.name if cohort.table else "the table"
+    summary.warnings.extend(note_unusable(source, cells, cohort.names))
     telling = telling_columns(cohort.cases, cohort.cases[0].other)
     n_columns = len(cohort.cases[0].other)
     summary.facts["columns"] = (

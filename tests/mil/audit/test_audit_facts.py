@@ -39,6 +39,23 @@ def test_columns_made_from_the_follow_up_are_named():
     assert summary.facts["columns"].startswith("4 of ")
 
 
+def test_what_the_table_says_of_single_cases_is_repeated():
+    columns = {
+        "qc_pass": lambda _case, i: "no" if i == 5 else "yes",
+        "date of birth": lambda _case, i: f"{1940 + i % 11}-0{1 + i % 11 % 9}-1{i % 11 % 8}",
+        "length": lambda _case, i: 70 if i == 2 else 4 + i % 7 + i / 10,
+    }
+    cohort = with_columns(followed_cohort(20, n_tiles=3), columns)
+    summary = Summary()
+    _add_columns(summary, cohort)
+    said = " ".join(summary.warnings)
+    first, twin = cohort.names[0], cohort.names[11]
+    assert f"'qc_pass' seems to say that 1 row is not to be used: {cohort.names[5]} (no)" in said
+    assert f"Cases {first} and {twin}, " in said
+    assert "have the same date of birth" in said
+    assert f"Column length holds 70 ({cohort.names[2]}), beside numbers from 4" in said
+
+
 def seen(cohort, **changes):
     cases = [
         replace(case, bags=tuple(replace(bag, **changes) for bag in case.bags))
