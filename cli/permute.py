@@ -74,17 +74,13 @@ def permute_and_show(run: "Run", out: Path, times: int, workers: int = 0) -> int
 def _show(run: "Run", tests: "Sequence[PermutationTest]", times: int, *, finetuned: bool) -> None:
     """The tests as a table, and what it does not show or must not hide."""
     from cli.console import complain, show_table, warn
-    from mil.audit.permutation_run import FEW
 
     show_table(
         ["model", run.task.null_label, f"mean of {times} shuffles", "range", "p", "result"],
         [_row(test) for test in tests],
     )
-    if times < FEW:
-        warn(
-            f"{times} shuffles show only gross leaks, and p cannot fall below {1 / (times + 1):.2f}. Use "
-            f"{FEW} or more."
-        )
+    for remark in dict.fromkeys(test.remark for test in tests if test.remark):
+        warn(remark)
     seen = {name for bag in run.cohort().bags for name in bag.trained_on}
     if seen and not finetuned:
         warn(
@@ -102,21 +98,14 @@ def _show(run: "Run", tests: "Sequence[PermutationTest]", times: int, *, finetun
 def _row(test: "PermutationTest") -> list[str]:
     from mil.evaluation.display import format_p
 
-    if test.observed is None or test.alarm_at is None or test.p_value is None:
-        return [test.model, "undefined", "", "", "", "gives all cases the same score"]
+    if test.observed is None or test.p_value is None:
+        return [test.model, "undefined", "", "", "", test.verdict]
     mean = sum(test.values) / len(test.values)
-    result = "too few shuffles to tell"
-    if test.leaks:
-        result = "LEAKS"
-    elif test.alarm_at < 1:
-        result = "at chance"
-        if min(test.values) < max(test.values):
-            result += f" (alarm from {test.alarm_at:.2f})"
     return [
         test.model,
         f"{test.observed:.2f}",
         f"{mean:.3f}",
         f"{min(test.values):.2f} to {max(test.values):.2f}",
         format_p(test.p_value),
-        result,
+        test.verdict,
     ]

@@ -166,7 +166,7 @@ def permute(
 
     Example:
         for test in mil.permute("run", 2, "permuted"):
-            print(test.model, test.observed, test.p_value, test.leaks)
+            print(test.model, test.observed, test.p_value, test.verdict, test.remark)
     """
     from features.progress import Silent
     from mil.audit.permutation_run import permute_run

@@ -14,12 +14,14 @@ from mil.data.cohort import Cohort
 from mil.data.splits import Fold, split_cases
 from mil.distributions import student
 from mil.errors import CohortError
+from mil.evaluation.display import state_p
 from mil.evaluation.judge import evaluate
 from mil.evaluation.predictions import Predictions
 from mil.learning.parallel import run_tasks
 from mil.settings import SplitSettings
 
 ALARM = 0.01  # how often a sound pipeline may be called leaking, over all its models
+FEW = 20  # shuffles below which only gross leaks are seen
 DRAWS = 100  # of outcomes, until every fold has a training case of each class
 
 Crossval = Callable[[Cohort, Sequence[Fold], int], Predictions]
@@ -65,6 +67,38 @@ class PermutationTest:
     p_value: float | None
     alarm_at: float | None
     leaks: bool
+
+    def __repr__(self) -> str:
+        """The model, what it reached and what that shows; not every shuffle."""
+        if self.observed is None:
+            return f"PermutationTest({self.model}: {self.verdict})"
+        return (
+            f"PermutationTest({self.model}: {self.metric} {self.observed:.2f}, {len(self.values)} shuffles, "
+            f"{state_p(self.p_value)}, {self.verdict})"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """What the shuffles show, in words."""
+        if self.observed is None or self.alarm_at is None or self.p_value is None:
+            return "gives all cases the same score"
+        if self.leaks:
+            return "LEAKS"
+        if self.alarm_at >= 1:
+            return "too few shuffles to tell"
+        varies = min(self.values) < max(self.values)
+        return "at chance" + f" (alarm from {self.alarm_at:.2f})" * varies
+
+    @property
+    def remark(self) -> str:
+        """What so few shuffles cannot show; empty where they are enough."""
+        n = len(self.values)
+        if not 0 < n < FEW:
+            return ""
+        return (
+            f"{n} shuffles show only gross leaks, and p cannot fall below {1 / (n + 1):.2f}. Use {FEW} or "
+            "more."
+        )
 
 
 def permute(

@@ -29,7 +29,6 @@ from mil.runs.run import Run, to_run
 from mil.settings import FitSettings
 
 COLUMNS = ("shuffle", "model", "metric", "value")
-FEW = 20  # shuffles below which only gross leaks are seen
 
 
 def permute_run(

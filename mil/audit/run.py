@@ -24,7 +24,7 @@ from mil.data.splits import Fold, split_cases
 from mil.data.twins import note_twins
 from mil.data.unusable import note_unusable
 from mil.errors import MilError, RunError
-from mil.evaluation.display import format_p, state_p
+from mil.evaluation.display import format_count, format_p, state_p
 from mil.runs.run import Run
 from mil.runs.run_log import describe_runs
 from mil.runs.unchanged import check_outcomes
@@ -56,6 +56,12 @@ class Audit:
     curve: tuple[Point, ...]
     robustness: Robustness
     summary: Summary
+
+    def __repr__(self) -> str:
+        """The run, the result in a sentence, and how much there is to read."""
+        problems = format_count(len(self.summary.problems), "problem")
+        warnings = format_count(len(self.summary.warnings), "warning")
+        return f"Audit({self.title}: {self.headline} {problems}, {warnings})"
 
     @property
     def headline(self) -> str:

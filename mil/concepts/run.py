@@ -26,6 +26,10 @@ class RunConcepts:
     result: ModelResult
     page: Path
 
+    def __repr__(self) -> str:
+        """How many cases the concepts alone call rightly, and where the page is."""
+        return f"RunConcepts({self.result.correct:.4g} of {self.result.n} cases right; {self.page})"
+
 
 def write_run_concepts(
     run: Run,

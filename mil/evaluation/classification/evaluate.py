@@ -35,7 +35,7 @@ from mil.evaluation.intervals import Estimate
 from mil.settings import JudgeSettings
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassEvaluation(ByModel[ModelResult]):
     """The results of all models over one set of cases.
 

@@ -47,7 +47,7 @@ class GradeResult:
     constant: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GradeEvaluation(ByModel[GradeResult]):
     """The results of all models over one set of cases.
 

@@ -79,7 +79,7 @@ class SurvivalResult:
     constant: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SurvivalEvaluation(ByModel[SurvivalResult]):
     """The results of all models over one set of cases.
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from mil.audit.permutation import (
     Permutation,
+    PermutationTest,
     judge_permutations,
     metric_by_model,
     permute,
@@ -221,3 +222,22 @@ def test_few_censored_cases_do_not_forbid_shuffles():
 def test_picture_is_drawn_also_of_nothing(observed):
     tests = judge(permutations_of("mean", [0.4, 0.5]), observed)
     assert Image.open(io.BytesIO(draw_permutations(tests))).width > 500
+
+
+@pytest.mark.parametrize(
+    ("values", "alarm_at", "leaks", "verdict", "remark"),
+    [
+        ((0.4, 0.6), 4.1, False, "too few shuffles to tell", "2 shuffles show only gross leaks, and"),
+        ((0.4, 0.6, 0.5), 0.74, False, "at chance (alarm from 0.74)", "p cannot fall below 0.25. Use 20 or"),
+        ((0.9, 0.8) * 15, 0.53, True, "LEAKS", ""),
+        ((), None, False, "gives all cases the same score", ""),
+    ],
+)  # fmt: skip
+def test_a_test_says_what_it_shows_and_what_it_cannot(values, alarm_at, leaks, verdict, remark):
+    observed, p = (0.71, 0.034) if values else (None, None)
+    test = PermutationTest("abmil", "auc", 0.5, values, observed, p, alarm_at, leaks=leaks)
+    assert test.verdict == verdict
+    assert remark in test.remark
+    assert bool(remark) == bool(test.remark)
+    assert verdict in repr(test)
+    assert len(repr(test)) < 120

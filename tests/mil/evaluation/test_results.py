@@ -43,3 +43,9 @@ def test_results_are_not_written_into_a_run_and_a_model_must_be_there(make, tmp_
         with pytest.raises(PredictionsError, match="no model 'z'"):
             judge(make(), models=["z"])
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_an_evaluation_prints_as_one_line(make):
+    text = repr(evaluate(make(models=("a", "b"))))
+    assert text.startswith("ClassEvaluation(12 cases: a ")
+    assert len(text) < 100
