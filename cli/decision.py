@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.app import app
-from cli.options import UsageError, verb, writable_run
+from cli.options import UsageError, verb, writable, writable_run
 from cli.runs import MOVED_COHORT, MOVED_STORE
 
 
@@ -41,6 +41,10 @@ class DecisionOptions:
     seed: int = field(
         default=0, metadata={"help": "Seed of the bootstrap samples behind the confidence bands."}
     )
+    out: Path | None = field(
+        default=None,
+        metadata={"help": "Folder for the curves as CSV, PNG and SVG; RUN/decision if not given."},
+    )
     store: Path | None = field(default=None, metadata=MOVED_STORE)
     cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
@@ -58,7 +62,10 @@ def decision(options: DecisionOptions) -> None:
     from cli.console import say
     from mil.api.run import open_run
 
-    writable_run(options.run, "decision")
+    if options.out is None:
+        writable_run(options.run, "decision")
+    else:
+        writable(options.out)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
     decision = run.decision_curves(
         positive=options.positive,
@@ -66,5 +73,6 @@ def decision(options: DecisionOptions) -> None:
         lowest=options.lowest,
         highest=options.highest,
         seed=options.seed,
+        out=options.out,
     )
     say(f"Net benefit, {decision.curves.title}: {decision.picture}, .svg and .csv")

@@ -168,8 +168,9 @@ class Run(ExplainedRun):
         lowest: float = 0.05,
         highest: float = 0.5,
         seed: int = 0,
+        out: StrPath | None = None,
     ) -> "RunDecision":
-        """Net benefit of acting on each model, beside treating all and none; drawn in the run's folder.
+        """Net benefit of acting on each model, beside treating all and none, drawn and as a table.
 
         Args:
             positive: the class to act on, or the lowest grade; the second of two classes if not given.
@@ -177,6 +178,7 @@ class Run(ExplainedRun):
             lowest: lowest threshold probability, above 0.
             highest: highest threshold probability, below 1.
             seed: of the bootstrap samples behind the bands.
+            out: folder for the curves; ``decision`` in the run's folder if not given.
 
         Raises:
             RunError: the run is not a finished cross-validation.
@@ -189,7 +191,13 @@ class Run(ExplainedRun):
         from mil.report.decision import write_run_decision
 
         return write_run_decision(
-            self, positive=positive, horizon=horizon, lowest=lowest, highest=highest, seed=seed
+            self,
+            as_path(out),
+            positive=positive,
+            horizon=horizon,
+            lowest=lowest,
+            highest=highest,
+            seed=seed,
         )
 
     def concepts(

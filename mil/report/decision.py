@@ -42,6 +42,7 @@ class RunDecision:
 
 def write_run_decision(
     run: Run,
+    out: Path | None = None,
     *,
     positive: str | None = None,
     horizon: float | None = None,
@@ -49,10 +50,11 @@ def write_run_decision(
     highest: float = 0.5,
     seed: int = 0,
 ) -> RunDecision:
-    """Write the decision curves of all models of a run into its folder, as CSV, PNG and SVG.
+    """Write the decision curves of all models of a run, as CSV, PNG and SVG.
 
     Args:
         run: a finished cross-validation.
+        out: the folder; ``decision`` in that of the run if not given.
         positive: the class to act on, or the lowest grade to act on; the second of two if not given.
         horizon: of survival, the time until which an event counts; the middle one if not given.
         lowest: threshold, above 0.
@@ -78,8 +80,8 @@ def write_run_decision(
         )
     except PredictionsError as error:
         raise PredictionsError(f"{run.path}: {error}") from error
-    folder = run.path / "decision"
-    folder.mkdir(exist_ok=True)
+    folder = run.path / "decision" if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
     stem = folder / "".join(c if c.isalnum() or c in "-." else "-" for c in decision.title)
     write_curves(stem.with_name(f"{stem.name}.csv"), decision.curves)
     save_figure(draw_decisions(decision.curves, decision.title), stem)

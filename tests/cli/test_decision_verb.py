@@ -34,6 +34,11 @@ def test_curves_of_one_class(study):
     decision(DecisionOptions(run=study["out"], positive="y"))
     made = {path.name for path in (study["out"] / "decision").iterdir()}
     assert made == {f"y-against-the-rest.{kind}" for kind in ("csv", "png", "svg")}
+    elsewhere = study["out"].parent / "curves" / "of z"
+    decision(DecisionOptions(run=study["out"], positive="z", out=elsewhere))
+    made = {path.name for path in elsewhere.iterdir()}
+    assert made == {f"z-against-the-rest.{kind}" for kind in ("csv", "png", "svg")}
+    assert not list((study["out"] / "decision").glob("z*"))
 
 
 def test_curves_of_survival(study):

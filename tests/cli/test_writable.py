@@ -48,7 +48,7 @@ WRITERS = {
     "volumes radiomics": [("none.csv", *OUT)],
     "predict": [("none", "none.h5", "--out", "new/deep/p.csv"), ("run", "none.h5")],
     "report": [("none", "--out", "new/deep/report.html"), ("run",)],
-    "decision": [("run", "--positive", "a")],
+    "decision": [("none", "--positive", "a", *OUT), ("run", "--positive", "a")],
     "external": [("run", *TABLE, "--model", "mean")],
 }
 READERS = {"backbones list", "card", "doctor", "protocol list", "protocol show", "view"}
