@@ -110,7 +110,7 @@ def _list_with_flags(names: str, flags: Mapping[str, str], others: Mapping[str, 
     In a list that starts with a flag of the running verb, a flag of another verb is shown as one too.
     """
     parts = re.split(r"(\W+(?:(?:and|or) )?)", names)
-    shown = []
+    shown: list[str] = []
     for index, name in enumerate(parts[::2]):
         flag = flags.get(name) or (others.get(name) if shown or "_" in name else None)
         if flag is None:

@@ -107,8 +107,8 @@ def with_points(cells: Sequence[str], signs: Signs) -> Pointed:
         ("point", "1.234", _point_is_decimal(occurring, written, signs)),
     ):
         if decimal is None:
-            doubtful = (either, f"thousands {sign}")
-            unclear = tuple(i for i, kind in kinds.items() if kind.startswith(doubtful))
+            starts = (either, f"thousands {sign}")
+            unclear = tuple(i for i, kind in kinds.items() if kind.startswith(starts))
             return Pointed(tuple(cells), unclear=unclear, sign=sign)
         if not decimal:
             numbers = {i: number.replace(SIGN[sign], "") for i, number in numbers.items()}
