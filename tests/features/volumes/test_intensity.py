@@ -101,7 +101,7 @@ def test_a_window_clips():
 @pytest.mark.parametrize(
     ("scale", "words"),
     [
-        (lambda volume: window(volume, 40, 40), "low must be below high"),
+        (lambda volume: window(volume, 40, 40), "its lower limit must be below its upper limit"),
         (lambda volume: scale_min_max(volume, 0.9, 0.1), "not in order"),
         (lambda volume: scale_min_max(volume, 0, 1.5), "not in order"),
         (scale_min_max, "All values are 7: there is nothing to scale. Check that the series"),

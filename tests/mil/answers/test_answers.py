@@ -87,7 +87,7 @@ def test_a_known_case_is_answered_by_the_fits_that_have_not_seen_it(run, predict
     heat = temperature(np.tile(known.truth[others], 2), np.concatenate(known.p[:, others]))
     scaled = np.exp(np.mean(logs, axis=0) / heat)
     assert list(row.values.values()) == pytest.approx(scaled / scaled.sum(), abs=1e-6)
-    assert "the fits that have not seen them answer" in " ".join(answers.warnings())
+    assert "only fits that were not trained on them answer" in " ".join(answers.warnings())
 
 
 def test_a_training_slide_under_another_name_is_recognised(run, predictor):
