@@ -204,7 +204,7 @@ def test_a_cross_validation_answers_by_the_fits_that_have_not_seen_the_case(demo
     done = mil("predict", demo / "run", bag, "--model", "abmil", "--out", out)
     slide, case = read_csv(out)
     assert [row["trained_on_it"] for row in (slide, case)] == ["out of fold"] * 2
-    assert "the fits that have not seen them answer" in done.stderr
+    assert "only fits that were not trained on them answer" in done.stderr
 
 
 def test_explain_writes_a_table_a_picture_and_tiles_for_qupath(demo):

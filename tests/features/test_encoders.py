@@ -549,7 +549,7 @@ def test_tiles_of_another_scale_are_remarked_on():
     assert "tiles of 512 px, resized to 448; these have 224" in notes("conch", mpp=0.5, tile=224)
     assert notes("conch", mpp=0.5) == ""
     assert notes("ctranspath", mpp=1.0) == notes("ctranspath", mpp=0.5) == ""
-    assert "best at mpp=1 and tile=224" in notes("ctranspath", mpp=0.25)
+    assert "Use mpp=1 and tile=224, as in its training" in notes("ctranspath", mpp=0.25)
     for mpp, tile in ((0.25, 512), (0.5, 256)):  # as much tissue in as many pixels
         assert notes("gpfm", mpp=mpp, tile=tile) == notes("uni", mpp=mpp, tile=tile) == ""
-    assert "best at mpp=0.25 and tile=512" in notes("gpfm", mpp=0.5, tile=224)
+    assert "Use mpp=0.25 and tile=512, as in its training" in notes("gpfm", mpp=0.5, tile=224)
