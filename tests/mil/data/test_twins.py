@@ -66,6 +66,14 @@ def test_days_in_the_place_of_unknown_ones_say_nothing():
     assert note_twins(rows_of({"dob": [f"{1940 + i // 2}-07-01" for i in range(N)]})) == []
 
 
+def test_a_day_of_many_cases_is_none_of_birth():
+    cells = days("{y}-{m:02}-{d:02}")
+    cells[3:7] = ["1951-04-17"] * 4
+    assert note_twins(rows_of({"dob": cells})) == []
+    cells[3] = "1944-09-30"
+    assert len(note_twins(rows_of({"dob": cells}))) == 1
+
+
 def test_many_cases_are_born_on_one_day_by_chance():
     cells = [f"{1940 + i % 50}-0{i % 9 + 1}-{i // 50 + 10}" for i in range(200)]
     cells[9] = cells[5]
