@@ -176,7 +176,7 @@ def test_epoch_is_chosen_on_training_cases_that_are_set_aside(planted):
 
 
 def test_case_in_both_parts_is_refused(planted):
-    with pytest.raises(LeakageError, match="choose the epoch"):
+    with pytest.raises(LeakageError, match="early-stopping part"):
         fit_model("mean", planted.cases, planted.cases[:1], (), QUICK, seed=0, task=Survival())
 
 
