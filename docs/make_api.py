@@ -68,6 +68,7 @@ This page is written from the docstrings by `make pages`.
 """
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example")
 WIDTH = 100  # of a signature on one line
+ELSEWHERE = re.compile(r"see `[\w.]+(Options|Reading|Files|Words)`")  # a class of options
 QUOTES = "'\""
 
 
@@ -89,11 +90,25 @@ def describe(name: str) -> str:
     parts += [
         f"{title}:\n\n{bullets(sections[title])}\n" for title in SECTIONS[:-1] if title in sections
     ]
+    if further := options_of(value):
+        parts = [ELSEWHERE.sub("see Options", part) for part in parts]
+        parts.append(f"Options:\n\n{bullets(further)}\n")
     if isinstance(value, type):
         parts += describe_class(value)
     codes = [value, *(member for _, member in public_members(value))]
     parts += [f"```python\n{code}\n```\n" for code in map(example, codes) if code]
     return "\n".join(parts)
+
+
+def options_of(value: Any) -> str:
+    """What the docstring of a class of options says of each, where a function takes them; else empty."""
+    if isinstance(value, type):
+        return ""
+    for parameter in inspect.signature(inspect.unwrap(value)).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            [options] = parameter.annotation.__args__
+            return split_docstring(inspect.getdoc(options) or "")[1].get("Attributes", "")
+    return ""
 
 
 def split_docstring(text: str) -> tuple[str, dict[str, str]]:

@@ -158,6 +158,13 @@ def test_inherited_members_of_a_run_are_on_the_page_with_signatures_and_errors()
     assert public == {re.match(r"- `(\w+)", line)[1] for line in lines if line.startswith("- `")}
 
 
+def test_the_page_imports_nothing_that_is_not_public_and_lists_options():
+    assert "import mil." not in PAGE
+    assert not re.search(r"^from (mil|features)\.", PAGE, flags=re.MULTILINE)
+    assert not re.search(r"`(mil|features)\.[a-z_.]+\.[A-Z]\w+`", PAGE)
+    assert "- `hold_out_tiles`: " in section("extract").partition("Options:\n")[2]
+
+
 def test_every_function_has_an_example():
     for name in NAMES:
         value = getattr(mil, name)

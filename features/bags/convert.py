@@ -78,7 +78,8 @@ def convert(
     Args:
         inputs: files with the features of one slide each, or folders of such files.
         out: the store.
-        layout: one of ``features.bags.layouts.LAYOUTS``; ``auto`` detects it from the content.
+        layout: ``trident``, ``clam``, ``stamp``, ``slideflow``, ``npz``, ``csv`` or ``vector``; ``auto``
+            detects it from the content.
         facts: what the files do not say.
         slides: the folder with the slides, for the scale and the size of each.
         overwrite: replace other bags of the store.
@@ -124,7 +125,7 @@ def export(
     Args:
         inputs: bags, or folders of bags.
         out: the folder for the tool's files.
-        layout: one of ``features.bags.layouts.WRITABLE``.
+        layout: ``clam`` or ``stamp``.
         overwrite: replace existing files.
         progress: shows files.
 

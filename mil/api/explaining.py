@@ -43,7 +43,7 @@ class ExplainedRun(stored.Run):
 
         Raises:
             FitError: method, model and bag do not suit each other, or the method needs the slide's pixels.
-            RunError: the bag or the model has changed since the run.
+            RunError: ``slide`` is a file, or the bag or the model has changed since the run.
             BagError: the slide's bag is missing or damaged.
 
         Example:
@@ -52,10 +52,14 @@ class ExplainedRun(stored.Run):
             print(explanation.scores.values)  # (N,) one score per tile
             explanation.save("explained")
         """
-        from mil.errors import FitError
+        from mil.errors import FitError, RunError
         from mil.explanation.request import MapRequest
         from mil.explanation.write import explain_bag
 
+        if Path(slide).name != slide or Path(slide).suffix == ".h5":
+            raise RunError(
+                f"{slide} is a file; explain takes the name of a slide of the run. Call write_map for files."
+            )
         request = MapRequest(
             method=method,
             model=model,

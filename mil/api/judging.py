@@ -43,8 +43,8 @@ def read_predictions(
             two names, a missing outcome and rows that were trained on are refused.
         cohort: table with the cases and labels of slides, where the predictions name slides only.
         classes: names of the classes that a table calls 0, 1, ...
-        **options: how ``cohort`` is read; see ``mil.api.options.Reading``. ``notify`` is called with what had
-            to be assumed.
+        **options: how ``cohort`` is read; see ``mil.api.options.ReadingOptions``. ``notify`` is called with
+            what had to be assumed.
 
     Raises:
         PredictionsError: no such file, a number that is not one, or an inconsistent table; the message names
@@ -236,7 +236,7 @@ def nomogram(
         horizon: of survival, the time until which an event counts.
         run: a finished cross-validation of these cases, or its folder, for a model's score.
         model: of the run, whose score out of fold is one more column.
-        **options: how the table is read, where there is no run; see ``mil.api.options.Reading``.
+        **options: how the table is read, where there is no run; see ``mil.api.options.ReadingOptions``.
 
     Raises:
         CohortError: a column is missing, slides of a case differ in it, or a setting does not suit the task.

@@ -161,7 +161,7 @@ def run_protocol(  # noqa: PLR0913 - what, and how it is run
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: threads; 0 is one per core.
         overwrite: replace a finished run.
-        **options: see ``mil.api.options.Reading``.
+        **options: see ``mil.api.options.ReadingOptions``.
 
     Raises:
         InputError: slides are given for a study on CT or MRI, or none for one on slides.

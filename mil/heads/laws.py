@@ -100,9 +100,24 @@ def check_head(head: Head | type[Head] | Build) -> None:
         TypeError: it is no head.
 
     Example:
-        from mil.heads.attention import AttentionPooling
+        import torch
 
-        mil.check_head(AttentionPooling)
+        class LargestValues(mil.Head):
+            def __init__(self, settings: mil.HeadSettings) -> None:
+                super().__init__(settings)
+                self.classify = torch.nn.Linear(settings.dim, settings.n_outputs)
+
+            def pool(self, features, mask, coords):
+                attention = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(1)  # (B, 1, N)
+                largest = features.masked_fill(~mask.unsqueeze(2), -torch.inf).amax(dim=1)  # (B, D)
+                return mil.HeadOutput(
+                    logits=self.classify(largest),
+                    attention=attention,
+                    scores=attention.log(),
+                    embedding=largest,
+                )
+
+        mil.check_head(LargestValues)
     """
     if not (callable(head) and (not isinstance(head, type) or issubclass(head, Head))):
         raise TypeError(

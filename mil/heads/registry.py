@@ -118,10 +118,22 @@ def register_head(name: str, head: "type[Head]") -> None:
         FitError: the name is another head's, or this is no head.
 
     Example:
-        from mil.heads.pooling import MeanPooling
+        import torch
 
-        class MyPooling(MeanPooling):
-            pass
+        class MyPooling(mil.Head):
+            def __init__(self, settings: mil.HeadSettings) -> None:
+                super().__init__(settings)
+                self.classify = torch.nn.Linear(settings.dim, settings.n_outputs)
+
+            def pool(self, features, mask, coords):
+                attention = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(1)  # (B, 1, N)
+                embedding = (attention @ features).squeeze(1)  # (B, D)
+                return mil.HeadOutput(
+                    logits=self.classify(embedding),
+                    attention=attention,
+                    scores=attention.log(),
+                    embedding=embedding,
+                )
 
         mil.register_head("my-pooling", MyPooling)
         cohort = mil.load_cohort("cohort.csv", "store")
