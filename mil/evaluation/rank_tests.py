@@ -1,6 +1,6 @@
 """Tests of whether groups of numbers lie at the same place, by ranks.
 
-The numbers are those of ``scipy.stats``, which takes every report half a second to load.
+The numbers are those of SciPy, whose statistics take every report half a second to load.
 """
 
 from collections.abc import Sequence

@@ -135,7 +135,7 @@ def _run_in_processes(
             raise FitError(_KILLED if start.was_called else _NOT_STARTED) from error
         finally:
             if results is not None:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), _manager_may_die():
                     warnings.simplefilter("ignore")  # joblib warns of results that nobody collects
                     results.close()  # ends the processes where results are left
 
@@ -155,6 +155,27 @@ def _safe_path() -> Iterator[None]:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextmanager
+def _manager_may_die() -> Iterator[None]:
+    """Say nothing of the KeyError that loky's managing thread may die of while it is ended.
+
+    It drops the tasks that wait, kills the processes, and then looks for the tasks that it has dropped
+    (loky 3.6, ``_ExecutorManagerThread.run``).
+    """
+    before = threading.excepthook
+
+    def report(error: threading.ExceptHookArgs) -> None:
+        manager = type(error.thread).__name__ == "_ExecutorManagerThread"
+        if not (manager and error.exc_type is KeyError):
+            before(error)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

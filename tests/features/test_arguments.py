@@ -27,7 +27,7 @@ COHORT = (
         (lambda: mil.fit("cohort.csv"), f"fit: {COHORT}"),
         (lambda: mil.learning_curve("cohort.csv", out="x"), f"learning_curve: {COHORT}"),
         (lambda: mil.evaluate("run"), r"evaluate: predictions must be a Predictions; got 'run'.*open_run"),
-        (lambda: mil.compare(None), r"compare: predictions must be a Predictions; got None\..*read_predict"),
+        (lambda: mil.compare(None), r"compare: first must be a Predictions; got None\..*read_predict"),
         (lambda: mil.explain("model", None), r"fitted must be a FittedModel; got 'model'.*load_model"),
         (lambda: mil.predict(3, None), r"predict: fitted must be a FittedModel; got 3, an int\."),
         (lambda: mil.load_cohort(["a"], "b"), r"table must be a text or a path; got \['a'\], a list"),

@@ -226,7 +226,9 @@ def test_tables_of_other_grades_cases_or_outcomes_are_refused():
     with pytest.raises(PredictionsError, match=r"A lacks 1 of the 12 cases of B, e\.g\. case03"):
         compare_grade_tables(fewer, first)
     moved = table.assign(grade=np.where(table["case"] == "case03", "3", table["grade"]))
-    with pytest.raises(PredictionsError, match=r"Case case03 has grade 1 in A and 3 in B\. Mend"):
+    with pytest.raises(
+        PredictionsError, match=r"Case case03 has grade 1 in A and 3 in B\. Correct"
+    ):
         compare_grade_tables(first, GradePredictions(moved, GRADES))
     four = GradePredictions(table.assign(g_4=0.0), (*GRADES, "4"))
     with pytest.raises(PredictionsError, match=r"A has the grades 1, 2, 3; B has 1, 2, 3, 4"):

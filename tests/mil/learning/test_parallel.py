@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
+from joblib.externals.loky.process_executor import _ExecutorManagerThread
 
 from features.bags.bag import read_bag, write_bag
 from features.errors import BagError
@@ -258,6 +259,27 @@ def test_interrupt_at_any_moment_kills_no_thread(tmp_path, delay_s):
         for _ in run_tasks(Mark(tmp_path, 0.003), [(n,) for n in range(5000)], workers=2):
             pass
     interrupted.set()
+    assert gone(workers_of(tmp_path))
+
+
+@pytest.mark.parametrize(("error", "known"), [(KeyError, True), (ValueError, False)])
+def test_a_manager_that_looks_for_what_it_dropped_is_no_news(tmp_path, monkeypatch, error, known):
+    """loky's thread does so where few tasks wait as it is ended; what else it may die of is told."""
+    add = _ExecutorManagerThread.add_call_item_to_queue
+
+    def add_or_die(self):
+        if self.executor_flags.shutdown:
+            raise error(1)
+        add(self)
+
+    died = []
+    monkeypatch.setattr(_ExecutorManagerThread, "add_call_item_to_queue", add_or_die)
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    results = run_tasks(Mark(tmp_path, 0.01), [(n,) for n in range(500)], workers=2)
+    next(results)
+    results.close()
+    assert threading.excepthook == died.append
+    assert [death.exc_type for death in died] == ([] if known else [error])
     assert gone(workers_of(tmp_path))
 
 

@@ -76,7 +76,7 @@ def test_a_scale_without_tiles_is_refused_with_the_slide(folder, tmp_path):
     with pytest.raises(RunError, match=r"4 slides have no bag at 5 micrometres.*smaller tiles"):
         climb(folder, tmp_path / "l", tiles_px=(32, 300))
     for mpps, tiles_px in (((5.0, 5.0), (32, 32)), ((5.0,), (32,))):
-        with pytest.raises(InputError, match="two scales or more, each once"):
+        with pytest.raises(InputError, match="two scales or more, all different"):
             climb(folder, tmp_path / "l", mpps=mpps, tiles_px=tiles_px)
     with pytest.raises(InputError, match="tile is one number, or one for each of 2 scales; got 3"):
         climb(folder, tmp_path / "l", tiles_px=(32, 32, 64))

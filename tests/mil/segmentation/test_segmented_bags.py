@@ -90,7 +90,7 @@ def test_a_segmenter_goes_with_no_other_region(stores, study, tmp_path, other):
     settings = JobSettings(
         segmenter=stores / "all.safetensors", **{k: tmp_path / v for k, v in other.items()}
     )
-    with pytest.raises(InputError, match="segmenter says where the tumour is"):
+    with pytest.raises(InputError, match="segmenter finds the tumour"):
         jobs_of_paths([study.folder / "slides" / "case-1.tiff"], settings)
 
 
