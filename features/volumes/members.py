@@ -13,12 +13,13 @@ from typing import Any
 from features.volumes.headers import lenient, text
 
 SCALED = ("RescaleIntercept", "RescaleSlope")
+STUDY = "StudyInstanceUID"
 MEASURED = ("CT", "MR", "PT", "NM")
 SUV = ("GML", "CM2ML")  # by weight, and by surface
 NO_SUV = "values of PET are in"
 ALIKE: tuple[tuple[str, str, str], ...] = (  # that all files of a series have in common
     ("PatientID", "patients", "Keep only the files of one of them."),
-    ("StudyInstanceUID", "examinations", "Keep only the files of one of them."),
+    (STUDY, "examinations", "Keep only the files of one of them."),
     ("Modality", "modalities", "Keep only the files of one of them."),
     ("FrameOfReferenceUID", "frames of reference", "Keep only the files of one of them."),
     ("PatientPosition", "positions of the patient", "They were scanned twice: keep one of them."),
@@ -33,11 +34,8 @@ def problem_of(members: Members) -> str:
     """Why the files of a series are no one volume, as a sentence; empty if nothing tells them apart."""
     with lenient():
         for keyword, words, remedy in ALIKE:
-            values = {text(header, keyword) for _, header in members}
-            if keyword != "FrameOfReferenceUID":  # a file that leaves it out is of no other
-                values -= {""}
-            if len(values) > 1:
-                return f"its files name {len(values)} {words}. {remedy}"
+            if (number := _count_values(members, keyword)) > 1:
+                return f"its files name {number} {words}. {remedy}"
         for path, header in members:
             if problem := _problem_of_frames(path, header):
                 return problem
@@ -62,6 +60,10 @@ def notes_of(members: Members) -> tuple[str, ...]:
             for file, header in members
             if text(header, "BurnedInAnnotation") == "YES"
         ][:1]
+        if _studies_of_a_writer(members):
+            notes.append(
+                "each file names an examination of its own (StudyInstanceUID): taken as one series"
+            )
         if modality == "CT" and any(
             not _states(header, "RescaleIntercept") for _, header in members
         ):
@@ -76,6 +78,21 @@ def notes_of(members: Members) -> tuple[str, ...]:
                 f"{NO_SUV} {units}, no SUV: between patients they differ by dose and weight too"
             )
     return tuple(notes)
+
+
+def _count_values(members: Members, keyword: str) -> int:
+    """How many values of an element tell the files apart."""
+    values = {text(header, keyword) for _, header in members}
+    if keyword != "FrameOfReferenceUID":  # a file that leaves it out is of no other
+        values -= {""}
+    return 1 if keyword == STUDY and _studies_of_a_writer(members) else len(values)
+
+
+def _studies_of_a_writer(members: Members) -> bool:
+    """Whether each file has a UID of an examination of its own, on one day, as some tools write them."""
+    studies = {text(header, STUDY) for _, header in members}
+    days = {text(header, "StudyDate") for _, header in members}
+    return 1 < len(members) == len(studies - {""}) and len(days) == 1
 
 
 def _value(written: str) -> float | str:

@@ -563,3 +563,21 @@ def test_files_of_two_examinations_under_one_series_are_refused(tmp_path):
 
     with pytest.raises(VolumeError, match="its files name 2 examinations"):
         read_volume(series(tmp_path, VALUES, change=change))
+
+
+@pytest.mark.parametrize("days", [1, 2])
+def test_files_with_an_examination_each_are_one_series_of_one_day(tmp_path, days):
+    """Some tools make a new UID for every file that they write."""
+
+    def change(file, index):
+        file.StudyInstanceUID = f"1.2.3.{index + 1}"
+        file.StudyDate = f"2021070{1 + index % days}"
+
+    folder = series(tmp_path, VALUES, change=change)
+    if days > 1:
+        with pytest.raises(VolumeError, match=rf"its files name {len(VALUES)} examinations"):
+            read_volume(folder)
+        return
+    volume = read_volume(folder)
+    assert np.array_equal(volume.values, VALUES)
+    assert any("an examination of its own" in note for note in volume.notes)
