@@ -12,7 +12,7 @@ from mil.evaluation.classification.per_class import average_precisions
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.intervals import Estimate
 
-ONE_ANSWER = "undefined: the model gives all cases of a fold the same answer, so it ranks none"
+ONE_ANSWER = "undefined: all cases of a fold get one answer"
 
 
 @dataclass(frozen=True, eq=False)
