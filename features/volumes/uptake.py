@@ -253,14 +253,14 @@ def _elapsed(
     if correction == "START":
         seconds, note = injection.seconds_before(_start(list(headers.values()), name), name)
         return dict.fromkeys(headers, seconds), (note,) if note else ()
-    found = {
+    decayed = {
         path: injection.seconds_before(
             _acquired(header, name) + timedelta(seconds=_mean_time(header, injection, name)), name
         )
         for path, header in headers.items()
     }
-    notes = dict.fromkeys(note for _, note in found.values() if note)
-    return {path: seconds for path, (seconds, _) in found.items()}, tuple(notes)
+    notes = dict.fromkeys(note for _, note in decayed.values() if note)
+    return {path: seconds for path, (seconds, _) in decayed.items()}, tuple(notes)
 
 
 def _start(headers: Sequence[Any], name: str) -> datetime:

@@ -71,8 +71,8 @@ def _fit_logits(rows: Floats, train: Ints, labels: Ints) -> Floats:
         gradient = (np.exp(log_p) - truth)[:, first:].T @ x[train] + penalised
         return float(np.square(penalised).sum() / 2 - (log_p * truth).sum()), gradient.ravel()
 
-    found = optimize.minimize(loss, np.zeros(math.prod(shape)), jac=True, method="L-BFGS-B")
-    return logits_of(found.x, x)
+    fit = optimize.minimize(loss, np.zeros(math.prod(shape)), jac=True, method="L-BFGS-B")
+    return logits_of(fit.x, x)
 
 
 def _encoded(predictor: CaseVariable, train: Ints) -> Floats:

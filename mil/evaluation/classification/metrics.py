@@ -165,8 +165,8 @@ def roc_points(truth: Ints, p: Floats, class_index: int) -> tuple[Floats, Floats
     scores = p[:, class_index]
     order = np.argsort(-scores, kind="stable")
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of equal scores
-    found = np.cumsum(positive[order])[last]
-    points = np.stack([last + 1 - found, found])  # (2, n) cases above each score
+    hits = np.cumsum(positive[order])[last]
+    points = np.stack([last + 1 - hits, hits])  # (2, n) cases above each score
     bends = np.diff(points, 2).any(axis=0)  # on a straight line the ends say all
     points = points[:, np.concatenate([[True], bends, [True]])] if points.shape[1] > 2 else points
     fpr, tpr = np.pad(points, ((0, 0), (1, 0))) / points[:, -1:]

@@ -269,11 +269,11 @@ def test_a_recipe_asks_for_suv_of_pet_alone(tmp_path):
     folder = pet(tmp_path / "pet", corrected_to(SINCE))
     files = {"PET": SeriesFiles(path=folder)}
     job = VolumeJob(name="p", case="p", modalities=files)
-    asked = VolumeRecipe(channels=("PET",), slices="all", show="whole", pixel_mm=1.0, suv=True)
-    volumes, _ = job.read(asked)
+    recipe = VolumeRecipe(channels=("PET",), slices="all", show="whole", pixel_mm=1.0, suv=True)
+    volumes, _ = job.read(recipe)
     check(volumes["PET"])
     plain = VolumeRecipe(channels=("PET",), slices="all", show="whole", pixel_mm=1.0)
     assert "suv" not in plain.to_json()  # as recipes of earlier versions
-    assert asked.to_json()["suv"] is True
+    assert recipe.to_json()["suv"] is True
     volumes, _ = job.read(plain)
     assert volumes["PET"].values.max() > 100

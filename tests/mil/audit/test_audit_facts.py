@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from features.summary import Summary
+from mil.audit.judged_grades import JudgedGrades
 from mil.audit.run import _add_columns
 from mil.audit.seen import add_seen
+from tests.mil.evaluation.grades import grade_predictions
 from tests.mil.followed import followed_cohort
 from tests.mil.made import RECIPE, made_cohort
 
@@ -30,12 +32,12 @@ def test_columns_made_from_the_follow_up_are_named():
     }
     summary = Summary()
     _add_columns(summary, with_columns(followed_cohort(20, n_tiles=3), columns))
-    said = " ".join(summary.warnings)
+    warnings = " ".join(summary.warnings)
     for name in ("weeks has the order of the follow-up times", "fate tells the events",
                  "line numbers or names the cases",
                  "days_to_x is known only from the follow-up"):  # fmt: skip
-        assert f"Column {name}" in said
-    assert "necrosis" not in said
+        assert f"Column {name}" in warnings
+    assert "necrosis" not in warnings
     assert summary.facts["columns"].startswith("4 of ")
 
 
@@ -48,12 +50,14 @@ def test_what_the_table_says_of_single_cases_is_repeated():
     cohort = with_columns(followed_cohort(20, n_tiles=3), columns)
     summary = Summary()
     _add_columns(summary, cohort)
-    said = " ".join(summary.warnings)
+    warnings = " ".join(summary.warnings)
     first, twin = cohort.names[0], cohort.names[11]
-    assert f"'qc_pass' seems to say that 1 row is not to be used: {cohort.names[5]} (no)" in said
-    assert f"Cases {first} and {twin}, " in said
-    assert "have the same date of birth" in said
-    assert f"Column length holds 70 ({cohort.names[2]}), beside numbers from 4" in said
+    assert (
+        f"'qc_pass' seems to say that 1 row is not to be used: {cohort.names[5]} (no)" in warnings
+    )
+    assert f"Cases {first} and {twin}, " in warnings
+    assert "have the same date of birth" in warnings
+    assert f"Column length holds 70 ({cohort.names[2]}), beside numbers from 4" in warnings
 
 
 def seen(cohort, **changes):
@@ -121,3 +125,14 @@ def test_what_nothing_says_is_not_known(facts, name, words):
     assert len(summary.warnings) == words.startswith("not known")
     listed = seen(cohort, recipe=RECIPE | facts, trained_on=("elsewhere",))
     assert listed.facts["backbone"].startswith("has not seen")
+
+
+@pytest.mark.parametrize(("signal", "warned"), [(1.5, False), (0.0, True)])
+def test_grades_are_shown_to_be_better_than_chance_by_their_order(signal, warned):
+    predictions = grade_predictions(
+        counts=(14, 14, 12), models=("model",), repeats=1, signal=signal
+    )
+    summary = Summary()
+    JudgedGrades(None, predictions).add_certainty(summary)
+    assert bool(summary.warnings) == warned
+    assert "quadratic kappa" in summary.facts["interval"]

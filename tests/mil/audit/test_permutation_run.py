@@ -111,3 +111,9 @@ def test_a_run_that_is_not_finished_is_refused(run, tmp_path):
     (copy / "run.json").write_text(json.dumps(card | {"complete": False}))
     with pytest.raises(RunError, match="not a finished"):
         permute_run(open_run(copy), 2, tmp_path / "out", crossval=never)
+
+
+def test_shuffles_of_another_measure_are_not_mixed_with_those_of_this(run, copy, monkeypatch):
+    monkeypatch.setattr(type(run.task), "null_metric", ("balanced_accuracy", 0.5))
+    with pytest.raises(RunError, match=r"judged by auc\. Choose another folder"):
+        permute_run(run, 2, copy, crossval=never)

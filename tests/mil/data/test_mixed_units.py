@@ -37,9 +37,9 @@ def rows_of(column, cells):
 )
 def test_numbers_of_another_unit_are_found(others, few, factor, larger):
     cells = [*others[:3], *few, *others[3:]]
-    found = find_mixed_units([*map(float, cells), float("nan")])
-    assert found.places == tuple(range(3, 3 + len(few)))
-    assert (found.factor, found.larger) == (factor, larger)
+    units = find_mixed_units([*map(float, cells), float("nan")])
+    assert units.places == tuple(range(3, 3 + len(few)))
+    assert (units.factor, units.larger) == (factor, larger)
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,9 @@ def test_a_known_case_is_answered_as_it_was_tested_and_a_new_one_by_all_fits(
     [answer] = predictor.answers([fit], [lambda one: own[one.key]], {})
     assert answer.values["p_LMS"] == pytest.approx(table.p_LMS["case-02"], abs=1e-6)
     bags = new.own["case-12-s1"]
-    each = [f.model.predict(bags[f.key])["p_LMS"] for f in predictor.fits]
-    mean = np.exp(np.mean(np.log(each)))
-    mean /= mean + np.exp(np.mean(np.log1p(-np.array(each))))
+    answered = [f.model.predict(bags[f.key])["p_LMS"] for f in predictor.fits]
+    mean = np.exp(np.mean(np.log(answered)))
+    mean /= mean + np.exp(np.mean(np.log1p(-np.array(answered))))
     heat = predictor.reader.temperature
     odds = (mean / (1 - mean)) ** (1 / heat)
     assert stranger.values["p_LMS"] == pytest.approx(odds / (1 + odds), abs=1e-6)

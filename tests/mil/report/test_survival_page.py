@@ -188,6 +188,31 @@ def test_the_headline_is_the_model_of_the_highest_c_with_what_flatters_it():
     assert "no closer to the outcomes" in Page(render(made(models=("noise",)))).text()
 
 
+def with_table(report, table):
+    """The report of other predictions."""
+    predictions = RiskPredictions(table, unit="days")
+    return replace(
+        report, predictions=predictions, evaluation=evaluate_survival(predictions),
+        comparison=compare_survival_models(predictions),
+    )  # fmt: skip
+
+
+def test_a_model_with_one_risk_for_all_is_never_the_best():
+    report = made(models=("flat", "told"))
+    table = report.predictions.table
+    evaluation = with_table(report, table.assign(risk=-table["risk"])).evaluation
+    flat, wrong = evaluation.models
+    assert wrong.metrics["harrell"].value < flat.metrics["harrell"].value
+    assert evaluation.ranked() == [wrong, flat]
+
+
+def test_the_headline_names_the_other_models_of_the_same_c():
+    report = made(models=("told",))
+    table = report.predictions.table
+    twins = with_table(report, pd.concat([table, table.assign(model="twin")], ignore_index=True))
+    assert "level with twin." in " ".join(SurvivalSections(twins).headline())
+
+
 def test_pairs_that_cannot_be_compared_are_said_to_be_none():
     report = made(models=("told",))
     table = report.predictions.table.assign(event=0)
