@@ -176,6 +176,8 @@ def _reason(slide: SlideFile, cases: Mapping[str, CaseFacts]) -> str:
     """Why a slide is not used; empty if it is."""
     if slide.problem and slide.is_diagnostic:
         return DAMAGED_SLIDE
+    if not slide.is_stated:
+        return "slides of which nothing says whether they show tumour"
     if not slide.is_tumour:
         return "slides of normal tissue or controls"
     if not slide.is_diagnostic:

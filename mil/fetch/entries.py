@@ -21,7 +21,7 @@ SAFE_ID = re.compile(r"[\w-]+")
 MD5 = re.compile(r"[0-9a-f]{32}")
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*")
 NORMAL_TYPE = re.compile(r"normal", re.IGNORECASE)
-TUMOUR_TYPE = re.compile(r"(?!.*normal).*(tumou?r|metasta|recurren|primary)", re.IGNORECASE)
+TUMOUR_TYPE = re.compile(r"(?!.*(normal|peritumo)).*(tumou?r|metasta|recurren|primary)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class SlideFile:
         cases: that it belongs to; one, as a rule.
         is_diagnostic, is_tumour: by the barcode's positions, or by the service's words where there is no
             barcode.
+        is_stated: whether either says what the sample is of.
         site: code of the hospital; empty where it is not known.
         order: sorts the slides of a case.
         problem: why it cannot be used; empty if it can.
@@ -45,6 +46,7 @@ class SlideFile:
     cases: tuple[str, ...]
     is_diagnostic: bool
     is_tumour: bool
+    is_stated: bool
     site: str
     order: tuple[int, int, str]
     problem: str = ""
@@ -86,10 +88,10 @@ def slide_file(hit: Any) -> SlideFile:
     name, file_id = str(hit.get("file_name") or ""), str(hit.get("file_id") or "")
     cases = [one for one in _entries(hit.get("cases")) if one.get("submitter_id")]
     types = [
-        str(sample["sample_type"])
+        kind
         for case in cases
         for sample in _entries(case.get("samples"))
-        if sample.get("sample_type")
+        if (kind := _kind(sample))
     ]
     size, md5 = _whole_number(hit.get("file_size")), str(hit.get("md5sum") or "").lower()
     names = tuple(sorted({str(case["submitter_id"]) for case in cases}))
@@ -115,10 +117,20 @@ def slide_file(hit: Any) -> SlideFile:
         cases=names,
         is_diagnostic=barcode.kind == DIAGNOSTIC if barcode else is_diagnostic,
         is_tumour=barcode.is_tumour if barcode else is_tumour,
+        is_stated=bool(barcode or types),
         site=barcode.site if barcode else "",
         order=barcode.order if barcode else (0, 0, name),
         problem=problem or _contradiction(barcode, names, types),
     )
+
+
+def _kind(sample: Mapping[str, Any]) -> str:
+    """What a sample is of: ``Primary Tumor``, or, as newer entries have it, ``Tumor``; empty if unknown.
+
+    Source: GDC data dictionary, sample: ``tissue_type`` took the place of ``sample_type``.
+    """
+    known = (str(sample.get(key) or "") for key in ("sample_type", "tissue_type"))
+    return next((text for text in known if not is_missing(text)), "")
 
 
 def _contradiction(barcode: SlideBarcode | None, cases: Sequence[str], types: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ PAGE = 500  # hits of one answer
 LABEL_FIELD = "diagnoses.primary_diagnosis"
 FILE_FIELDS = (
     "file_id", "file_name", "file_size", "md5sum", "access", "experimental_strategy",
-    "cases.submitter_id", "cases.samples.sample_type",
+    "cases.submitter_id", "cases.samples.sample_type", "cases.samples.tissue_type",
 )  # fmt: skip
 CASE_FIELDS = (
     "submitter_id", "tissue_source_site.code", "demographic.gender", "demographic.sex_at_birth",

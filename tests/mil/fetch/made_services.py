@@ -1,5 +1,6 @@
 """A local server that answers as the Genomic and the Imaging Data Commons do, and fails as networks do."""
 
+import csv
 import hashlib
 import json
 import random
@@ -137,6 +138,34 @@ def sarcomas():
         patient("TCGA-XX-0001", "Adenocarcinoma, NOS", project="TCGA-LUAD"),
     ]
     random.Random(0).shuffle(files)
+    return files, cases
+
+
+def real_sarcomas(tables):
+    """The slides and cases that the service has of TCGA-SARC, by its own list and TCGA's outcomes."""
+    with (tables / "tcga-sarc-slides.tsv").open(newline="") as file:
+        files = [
+            {
+                "file_id": row["id"],
+                "file_name": row["filename"],
+                "file_size": int(row["size"]),
+                "md5sum": row["md5"],
+                "access": "open",
+                "data_type": "Slide Image",
+                "cases": [{"submitter_id": row["case"], "project": {"project_id": "TCGA-SARC"}}],
+            }
+            for row in csv.DictReader(file, delimiter="\t")
+        ]
+    with (tables / "tcga-sarc-outcome.csv").open(newline="") as file:
+        cases = [
+            patient(
+                row["bcr_patient_barcode"],
+                row["histological_type"],
+                **{"dead" if row["OS"] == "1" else "alive": int(row["OS.time"])},
+            )
+            for row in csv.DictReader(file)
+            if row["OS.time"].isdigit()
+        ]
     return files, cases
 
 

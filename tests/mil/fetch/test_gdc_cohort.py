@@ -3,6 +3,7 @@
 import csv
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +14,12 @@ from mil.data.table import read_table
 from mil.errors import FetchError
 from mil.fetch import gdc
 from mil.fetch.barcode import parse_barcode
-from mil.fetch.choice import choose, draw
-from mil.fetch.entries import CaseFacts, SlideFile, case_facts
+from mil.fetch.choice import draw
+from mil.fetch.entries import case_facts
 from mil.fetch.gdc import LABEL_FIELD
-from mil.fetch.settings import Selection
-from mil.fetch.subtypes import SARCOMA_SPELLINGS, SUBTYPE_OF, plain_spelling
+from mil.fetch.subtypes import SARCOMA_SPELLINGS, plain_spelling
 from tests.features.making import write_tiff
-from tests.mil.fetch.made_services import md5, patient, slide
+from tests.mil.fetch.made_services import md5, patient, real_sarcomas, slide
 
 
 def rows_of(cohort):
@@ -197,6 +197,31 @@ def test_slides_without_a_barcode_are_judged_by_the_services_words(network, fetc
     ]
     network.cases = [patient(name[:5], "Liposarcoma", project="CPTAC-9") for name, *_ in kinds]
     assert {file.case for file in fetch("CPTAC-9", dry_run=True).files} == {"C3L-1", "C3L-4"}
+
+
+@pytest.mark.parametrize(
+    ("sample", "reason"),
+    [
+        ({"tissue_type": "Tumor"}, ""),
+        ({"sample_type": None, "tissue_type": "Tumor"}, ""),
+        ({"sample_type": "Not Reported", "tissue_type": "Tumor"}, ""),
+        ({"sample_type": "Metastatic", "tissue_type": "Tumor"}, ""),
+        ({"tissue_type": "Normal"}, "slides of normal tissue or controls"),
+        ({"tissue_type": "Peritumoral"}, "slides of normal tissue or controls"),
+        ({"tissue_type": "Unknown"}, "slides of which nothing says whether they show tumour"),
+        ({}, "slides of which nothing says whether they show tumour"),
+    ],
+)
+def test_newer_entries_call_the_sample_a_tissue(network, fetch, sample, reason):
+    names = ("HCM-1-21", "HCM-2-21")
+    network.files = [
+        slide(name, case=name[:5], strategy="Diagnostic Slide", project="HCMI-7") for name in names
+    ]
+    network.files[0]["cases"][0]["samples"] = [sample]
+    network.cases = [patient(name[:5], "Liposarcoma", project="HCMI-7") for name in names]
+    cohort = fetch("HCMI-7", dry_run=True)
+    assert {file.case for file in cohort.files} == ({"HCM-2"} if reason else {"HCM-1", "HCM-2"})
+    assert cohort.left_out.get(reason, 0) == bool(reason)
 
 
 @pytest.mark.parametrize(
@@ -431,47 +456,29 @@ def test_a_dry_run_writes_nothing_and_counts_every_byte(network, fetch):
 
 
 @pytest.mark.realdata
-def test_the_real_list_of_tcga_sarc_has_its_254_cases(realdata):
-    with (realdata / "tables" / "tcga-sarc-slides.tsv").open(newline="") as file:
-        listed = list(csv.DictReader(file, delimiter="\t"))
-    slides = []
-    for row in listed:
-        barcode = parse_barcode(row["filename"])
-        assert barcode.case == row["case"]
-        slides.append(
-            SlideFile(
-                id=row["id"], name=row["filename"], size=int(row["size"]), md5=row["md5"],
-                cases=(row["case"],), is_diagnostic=barcode.kind == "DX", is_tumour=barcode.is_tumour,
-                site=barcode.site, order=barcode.order,
-            )
-        )  # fmt: skip
-    with (realdata / "tables" / "tcga-sarc-outcome.csv").open(newline="") as file:
-        cases = {
-            row["bcr_patient_barcode"]: CaseFacts(
-                name=row["bcr_patient_barcode"], spellings=(row["histological_type"],), site="", sex="",
-                age="", time=row["OS.time"], event=row["OS"],
-            )
-            for row in csv.DictReader(file)
-        }  # fmt: skip
-    choice = choose(
-        slides,
-        cases,
-        Selection(),
-        lambda spelling: SUBTYPE_OF.get(plain_spelling(spelling), ""),
-        (*SARCOMA_SPELLINGS,),
-    )
-    assert {group.label: group.n_cases for group in choice.groups} == {
+def test_the_real_list_of_tcga_sarc_is_chosen_from_as_the_service_would_send_it(
+    network, fetch, realdata
+):
+    network.files, network.cases = real_sarcomas(realdata / "tables")
+    cohort = fetch(dry_run=True)
+    assert {part.name: part.n_available for part in cohort.parts} == {
         "LMS": 100, "DDLPS": 58, "UPS": 51, "MFS": 24, "SS": 10, "MPNST": 9, "DF": 2,
     }  # fmt: skip
-    assert sum(group.n_slides for group in choice.groups) == 600
-    assert len(choice.spellings) == 11
-    assert choice.left_out["slides of normal tissue or controls"] == 25
-    assert choice.left_out["frozen sections and other slides that are not diagnostic"] == 265
-    assert choice.left_out["cases without a diagnostic slide"] == 7
-    numbers = {
-        parse_barcode(s.name).number for g in choice.groups for c in g.chosen for s in c.slides
+    assert len(cohort.spellings) == 11
+    assert cohort.left_out == {
+        "slides of normal tissue or controls": 25,
+        "frozen sections and other slides that are not diagnostic": 265,
+        "cases without a diagnostic slide": 7,
     }
-    assert numbers == {"1"}
+    assert {parse_barcode(Path(file.place).name).number for file in cohort.files} == {"1"}
+    most = fetch(dry_run=True, slides_per_case=30)
+    assert len(most.files) == 600
+    assert max(Counter(file.case for file in most.files).values()) == 30
+    few = fetch(dry_run=True, subtypes=["DDLPS", "LMS", "SS", "MPNST"], max_per_subtype=5)
+    assert [part.n_files for part in few.parts] == [5] * 4
+    sizes = {file["file_id"]: file["file_size"] for file in network.files}
+    assert few.n_bytes == sum(sizes[file.id] for file in few.files)
+    assert network.bytes_sent() == 0
 
 
 def test_the_public_name_checks_its_arguments(fetch):
