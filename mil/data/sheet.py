@@ -1,7 +1,6 @@
 """Tables as spreadsheets, registries and portals write them: a header, and lines of cells."""
 
 import csv
-import importlib
 import io
 import re
 from collections import Counter
@@ -9,24 +8,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from mil.data.headers import n_known
 from mil.data.separators import signs_of, with_points
+from mil.data.workbook import MOST_TITLES, SAVE_AS, WORKBOOK, Line, read_workbook
 from mil.errors import CohortError
 
 DELIMITERS = ",;\t|"  # spreadsheets of many countries write semicolons
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # of Excel, before the header
-WORKBOOK, OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # in no text
-SAVE_AS = "Save it as CSV UTF-8."
 TEXT_MARK = re.compile(r'="(.*)"|\'([\d=+@-].*)', re.DOTALL)  # Excel: ="007", '007
 LINE = re.compile(r"[^\r\n]*(\r\n|\r|\n)?")
 NAMED = 5
-MOST_TITLES = 6  # lines in which the header is looked for
-
-Line = tuple[int, list[str]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class Sheet:
 
 
 def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
-    """Read CSV with commas, semicolons, tabs or bars, or the first sheet of an Excel workbook.
+    """Read CSV with commas, semicolons, tabs or bars, or a sheet of an Excel workbook.
 
     Comments (#), a title and ``sep=`` before the header, columns without name and content, and marks that a
     cell is text (``="007"``) are skipped. A file that is not UTF-8 is taken as Windows-1252, with a note, and
@@ -66,7 +61,7 @@ def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
     content = _content(path)
     notes: list[str] = []
     if content.startswith(WORKBOOK):
-        lines, delimiter = _workbook_lines(path), ""
+        lines, delimiter = read_workbook(path, notes), ""
     else:
         lines, delimiter = _text_lines(path, _decode(path, content, notes))
     if not lines:
@@ -302,31 +297,6 @@ def _is_comment(line: str) -> bool:
     """Whether a line before the header is a remark, as in tables of cBioPortal; ``#`` may name a column."""
     text = line.strip().strip('"')
     return text.startswith("#") and text.rstrip(DELIMITERS)[1:2] not in (*DELIMITERS, "")
-
-
-def _workbook_lines(path: Path) -> list[Line]:
-    try:
-        openpyxl: Any = importlib.import_module("openpyxl")
-    except ImportError as error:
-        raise CohortError(
-            f"{path} is an Excel workbook. {SAVE_AS} (With the package openpyxl its first sheet is read.)"
-        ) from error
-    try:
-        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        rows = list(workbook.worksheets[0].iter_rows(values_only=True))
-    except Exception as error:  # a zip of something else: openpyxl raises many kinds
-        raise CohortError(f"{path}: cannot be read as a workbook ({error!r}). {SAVE_AS}") from error
-    lines = [(number, [_cell_text(cell) for cell in row]) for number, row in enumerate(rows, 1)]
-    return [(number, line) for number, line in lines if any(line)]
-
-
-def _cell_text(cell: object) -> str:
-    """A cell of a workbook as its CSV would have it: whole numbers without .0, dates without an hour."""
-    if cell is None:
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell).removesuffix(" 00:00:00").strip()
 
 
 def _drop_empty_columns(lines: Sequence[Line]) -> tuple[list[str], list[Line]]:

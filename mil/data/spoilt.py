@@ -7,6 +7,9 @@ from mil.data.quantities import is_date
 from mil.errors import CohortError
 
 SHORTENED = re.compile(r"\d[.,]\d+e[+-]?\d+", re.IGNORECASE)  # 1.23E+10 of a long number
+DATED = re.compile(
+    r"(19|20)\d\d[-._/]?[01]\d|[0-3]\d[-._/][01]\d[-._/](19|20)?\d\d"
+)  # a date in a name
 WHOLE = re.compile(r"[+-]?\d{1,5}")
 CODES = frozenset((-1, -9, -99, -999, 9, 77, 88, 98, 99, 777, 888, 998, 999, 9999))
 MOST_CLASSES = 8  # as numbers, beside which 9 or 99 is a code
@@ -35,9 +38,16 @@ def check_written(
             f"{source}: {column} {shortened[0]!r} was shortened by a spreadsheet, so that several names may "
             "have become one. Export the table again with this column as text."
         )
+    dates = sorted(filter(is_date, cells))
     if column != "label":
+        others = sorted(cells - {*dates})
+        if dates and others and not any(map(DATED.search, others)):
+            raise CohortError(
+                f"{source}: {column} {dates[0]!r} is a date, which spreadsheets make of 1-3 or 3/1, and "
+                f"{others[0]!r} is none. Write the name again, as text."
+            )
         return
-    if dates := sorted(filter(is_date, cells)):
+    if dates:
         raise CohortError(
             f"{source}: label {dates[0]!r} is a date, which spreadsheets make of 1-3 or 3/1. Write the class "
             "again, as text; set label_is to it if it is meant."

@@ -18,11 +18,23 @@ def table(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    "names", [("2024-05-06", "2024-05-07"), ("2019-03-04", "2019-03-04b"), ("Feb-11", "Feb-12")]
+)
+def test_names_that_are_all_dates_are_names(tmp_path, names):
+    rows = [f"{name},s{number},a" for number, name in enumerate(names)]
+    assert [
+        row.case for row in read_table(table(tmp_path, "\n".join(["case,slide,label", *rows])))
+    ] == [*names]
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         (["2.41E+11,s1,a", "2.42E+11,s2,b"], "case '2.41E\\+11' was shortened by a spreadsheet"),
         (['"5,7e+08",s1,a', "c,s2,b"], "case '5,7e\\+08' was shortened"),
         (["c,1.1E+09,a", "d,s2,b"], "slide '1.1E\\+09' was shortened"),
+        (["11-Feb,s1,a", "7-31,s2,b"], "case '11-Feb' is a date, .* and '7-31' is none"),
+        (["c,2024-05-06,a", "d,B5-61,b"], "slide '2024-05-06' is a date"),
         (["c,s1,Apr-02", "d,s2,3-5"], "label 'Apr-02' is a date, which spreadsheets make of 1-3"),
         (["c,s1,4. Mai", "d,s2,b"], "label '4. Mai' is a date"),
         (["c,s1,01.02.2026", "d,s2,b"], "label '01.02.2026' is a date"),

@@ -2,8 +2,6 @@
 
 import re
 import sys
-from datetime import datetime
-from types import SimpleNamespace
 
 import pytest
 
@@ -408,24 +406,6 @@ def test_a_workbook_is_named(tmp_path, monkeypatch, start):
 def test_case_of_two_sites_is_refused(table):
     with pytest.raises(CohortError, match="has site 'x' on line 2 and 'y' on line 3"):
         read_table(table("case,slide,label,site\nc1,s1,a,x\nc1,s2,a,y\n"))
-
-
-def test_the_first_sheet_of_a_workbook_is_read(tmp_path, monkeypatch):
-    """Whole numbers have no .0, and a date no hour, as in the CSV of the same sheet."""
-    cells = [
-        ("Case ID", "Slide", "Label", "age", "seen", None),
-        (7.0, "s1", "LMS", 61.0, datetime(2020, 5, 1), None),
-        (None, None, None, None, None, None),
-        (8.0, "s2.svs", "SS", 4.5, None, None),
-    ]
-    sheet = SimpleNamespace(iter_rows=lambda *, values_only: iter(cells))
-    stand_in = SimpleNamespace(load_workbook=lambda *_, **__: SimpleNamespace(worksheets=[sheet]))
-    monkeypatch.setitem(sys.modules, "openpyxl", stand_in)
-    (tmp_path / "cohort.xlsx").write_bytes(b"PK\x03\x04....")
-    assert read_table(tmp_path / "cohort.xlsx") == (
-        Row(line=2, case="7", slide="s1", label="LMS", other={"age": "61", "seen": "2020-05-01"}),
-        Row(line=4, case="8", slide="s2", label="SS", other={"age": "4.5", "seen": ""}),
-    )
 
 
 def test_points_beside_decimal_commas_are_thousands():
