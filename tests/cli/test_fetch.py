@@ -1,6 +1,7 @@
 """`mil fetch`: what it prints, and with which status it ends."""
 
 import csv
+import shlex
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +10,8 @@ from cli.main import app
 from cli.options import UsageError
 from mil.errors import FetchError
 from mil.fetch import space
-from tests.mil.fetch.made_services import running
+from tests.manual import DOCS, TEXTS, blocks, commands
+from tests.mil.fetch.made_services import real_sarcomas, running
 
 
 @pytest.fixture
@@ -48,6 +50,19 @@ def test_a_dry_run_shows_cases_bytes_and_spellings(network, tmp_path):
     assert "slides of normal tissue or controls (3)" in shown.stdout
     assert lines[-1].startswith("Dry run, nothing is written: 0.0 MB; ")
     assert not out.exists()
+
+
+@pytest.mark.realdata
+def test_the_manual_shows_what_the_real_list_gives(network, realdata, tmp_path, monkeypatch):
+    network.files, network.cases = real_sarcomas(realdata / "tables")
+    page = DOCS / "tcga-sarc.md"
+    monkeypatch.chdir(tmp_path)
+    shown = call(*shlex.split(commands([page])[0])[2:]).stdout
+    [printed] = blocks("text", [page])
+    assert shown.startswith(printed)
+    whole = call("tcga-sarc", "--out", "all", "--dry-run").stdout.splitlines()
+    assert whole[len(printed.splitlines()) + 2].split() == ["all", "254", "389.0", "GB"]
+    assert "254 cases and 389 gigabytes, 1.5 for a slide" in " ".join(TEXTS[page].split())
 
 
 def test_files_are_fetched_once_and_the_next_verb_is_named(network, tmp_path):
