@@ -40,7 +40,7 @@ class PredictOptions:
         default=None,
         metadata={
             "help": "Folder with the slides' annotations. Without it and without a segmenter, all tissue is "
-            "used, and a model that learnt from tumour promises nothing.",
+            "used, and of a model that learnt from drawn tumour nothing is promised.",
             "panel": "Slides",
         },
     )

@@ -33,6 +33,18 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def join_names(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    Example:
+        >>> join_names(["DDLPS", "MPNST", "SS"])
+        'DDLPS, MPNST and SS'
+        >>> join_names(["LMS"])
+        'LMS'
+    """
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + [names[-1]])
+
+
 def note_lines(notes: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     """One line for each note, with the names that it is on: ``p1, p2: 3 slices interpolated``.
 

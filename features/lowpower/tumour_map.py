@@ -54,13 +54,13 @@ class TumourMap:
 
     @property
     def unlike(self) -> str:
-        """Why the outline promises nothing: it holds no tumour such as was learnt; else empty."""
+        """Why the outline cannot be relied on: it holds no tumour such as was learnt; else empty."""
         return self._distance if self.ratio > UNLIKE else ""
 
     @property
     def note(self) -> str:
         """A remark on an outline whose tumour is unusual or unlike; empty if it is neither."""
-        beware = ", so that the outline promises nothing" * bool(self.unlike)
+        beware = ", so that the outline cannot be relied on" * bool(self.unlike)
         return f"{self._distance[0].upper()}{self._distance[1:]}{beware}." if self._distance else ""
 
     @property

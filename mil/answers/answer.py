@@ -8,6 +8,7 @@ import numpy as np
 
 from features.bags.bag import Bag
 from features.errors import NoTiles
+from features.summary import join_names
 from mil.answers.masks import OTHER_REGION, OUTLINE, OUTLINED, UNPROMISED, nothing_left
 from mil.answers.predictor import Fit, FitKey, Predictor
 from mil.data.case import Row
@@ -25,7 +26,8 @@ NO_REFERENCE = (
 )
 TOO_FEW_CASES = "there are too few other training cases to tell whether it is like them"
 SEEN_BY_MAKER = (
-    "The backbone or the segmenter has learnt from this case or slide: its answer proves nothing."
+    "The backbone or the segmenter has learnt from this case or slide, so that its answer does not show how "
+    "well the model does."
 )
 OTHER_NAME = "Its file or its bag is that of a training slide, whatever its names say."
 
@@ -338,8 +340,8 @@ def _read(
     answers = predictor.answers(relation.fits, bags, slides[0].other)
     reading = predictor.reader.read(answers, relation.known)
     decided = len(reading.candidates) == 1
-    between = " and ".join(reading.candidates)
-    undecided = f"undecided between {between}" if between else "no answer is plausible"
+    between = f"undecided between {join_names(reading.candidates)}" if reading.candidates else ""
+    undecided = between or "no answer is plausible"
     return replace(
         row,
         outcome=ANSWERED if decided else UNDECIDED,

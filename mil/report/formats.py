@@ -54,11 +54,6 @@ def in_units(time: float | None, unit: str) -> str:
     return "not reached" if time is None else f"{time:.4g} {unit}"
 
 
-def join_names(names: Sequence[str]) -> str:
-    """Names in a sentence: ``a, b and c``."""
-    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + [names[-1]])
-
-
 def sentence(text: str, name: str = "") -> str:
     """The text with a capital and a full stop; a name at its start, as of a slide or a file, stays as it is.
 

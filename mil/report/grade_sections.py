@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from features.summary import join_names
 from mil.data.cohort import Cohort
 from mil.evaluation.decision_curves import Decision, decide
 from mil.evaluation.grade.comparison import GradeComparison, GradePairTest
@@ -13,7 +14,7 @@ from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.intervals import Estimate, wilson
 from mil.evaluation.metric import page_columns
 from mil.report.class_figures import write_confusion_figure
-from mil.report.formats import count, join_names
+from mil.report.formats import count
 from mil.report.grade_cards import grade_cards
 from mil.report.sections import (
     THRESHOLDS,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from features.summary import join_names
 from mil.audit.confounders import Confounder
 from mil.data.cohort import Cohort
 from mil.evaluation.judge import Evaluation
@@ -16,7 +17,6 @@ from mil.evaluation.survival.hazards import Hazard
 from mil.heads.table import MODELS
 from mil.report.cards import CaseCard
 from mil.report.facts import Facts
-from mil.report.formats import join_names
 
 FEWEST_SHOWN, CARDS_SHOWN = 3, 30  # cases that are not folded away
 REFERENCES = ("majority", "chance")  # what a model must beat: they learn nothing from the tiles

@@ -32,7 +32,7 @@ class AppliedSlide:
         trained_on_it: whether the segmenter has learnt from this slide.
         ratio: how far what is called tumour lies from what was learnt, as ``TumourMap.ratio``; None where
             that is not known.
-        unlike: why the outline promises nothing, as ``TumourMap.unlike``; else empty.
+        unlike: why the outline cannot be relied on, as ``TumourMap.unlike``; else empty.
         note: a remark on an unusual or unlike outline, which is written all the same; or on one that is left.
         outline_sha256: of the outline as it was written.
         reason: why it failed.

@@ -126,7 +126,7 @@ def test_what_is_called_tumour_is_compared_with_what_was_learnt(
     strange = tumour_of(with_other_hues(draw_slide(71)), loaded, tmp_path)
     assert strange.ratio > 1.5
     assert "times as far from them" in strange.unlike
-    assert strange.note == f"W{strange.unlike[1:]}, so that the outline promises nothing."
+    assert strange.note == f"W{strange.unlike[1:]}, so that the outline cannot be relied on."
 
 
 def tumour_of(picture, segmenter, folder):
