@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mil.explanation.request import MapInput
     from mil.explanation.write import Explanation
 
-READING = ("slides", "annotations", "slide_mpp", "weights")  # of a slide
+READING = ("slides", "annotations", "classes", "slide_mpp", "weights")  # of a slide
 METHODS_HELP = ". ".join(
     f"{method.name}: {method.description}" + (" (needs the slide)" if method.needs_slide else "")
     for method in list_methods()
@@ -98,6 +98,15 @@ class ExplainOptions:
         default=None,
         metadata={
             "help": "Folder with the slide's annotation, where a slide is given instead of a bag.",
+            "panel": "Annotations",
+        },
+    )
+    classes: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Annotation class to read as that the model learnt from, where slide or bag names the "
+            "same tissue otherwise; repeatable.",
+            "flag": "--annotation-class",
             "panel": "Annotations",
         },
     )

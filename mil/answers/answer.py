@@ -9,8 +9,16 @@ import numpy as np
 from features.bags.bag import Bag
 from features.errors import NoTiles
 from features.summary import join_names
-from mil.answers.masks import OTHER_REGION, OUTLINE, OUTLINED, UNPROMISED, nothing_left
-from mil.answers.predictor import Fit, FitKey, Predictor
+from mil.answers.masks import (
+    FOLDS,
+    OTHER_REGION,
+    OUTLINE,
+    OUTLINED,
+    UNPROMISED,
+    nothing_left,
+    tiles_marked,
+)
+from mil.answers.predictor import Fit, FitKey, Predictor, typical_fit
 from mil.data.case import Row
 from mil.data.names import patient_of
 from mil.data.new_columns import unlike_values, unread_values
@@ -193,7 +201,8 @@ def answer_slide(
     Raises:
         CohortError: the model reads a column that is not given.
     """
-    bag = new.bag_of(relation.fits[0])
+    fit = typical_fit(relation.fits, new.own)
+    bag = new.bag_of(fit)
     row = Answer(
         level="slide",
         case=new.case or bag.slide,
@@ -201,13 +210,13 @@ def answer_slide(
         outcome=FAILED,
         mask=new.mask,
         tumour_mm2=_area_mm2(bag, new.mask),
-        n_tiles=len(bag),
+        n_tiles=_n_tiles(bag, new.mask),
         trained_on=relation.trained_on,
     )
     try:
         if problem := _unreadable(bag):
             return replace(row, reason=problem), new
-        bag, how = predictor.suit(bag, relation.fits[0].key)
+        bag, how = predictor.suit(bag, fit.key)
         own = {key: predictor.suit(one, key)[0] for key, one in new.own.items()}
         new = replace(new, bag=bag, own=own)
         how = how or OUTLINED * (new.mask == OUTLINE)
@@ -216,7 +225,7 @@ def answer_slide(
         row = replace(row, notes=tuple(notes))
         if predictor.reads_tiles:
             row = _compared(row, predictor, new, relation, same_region=how != OTHER_REGION)
-            row = _with_mask(row, new.segmented)
+            row = _with_mask(_with_folds(row, new, relation.fits), new.segmented)
         else:
             row = _with_columns(row, relation, new.other)
         return row if row.reason else _read(row, predictor, relation, [new]), new
@@ -305,6 +314,18 @@ def _with_columns(row: Answer, relation: Relation, other: Mapping[str, str]) -> 
     return replace(row, outcome=ABSTAINED, reason="; ".join(unlike)) if unlike else row
 
 
+def _with_folds(row: Answer, new: NewSlide, fits: Sequence[Fit]) -> Answer:
+    """The row with how many segmenters of folds mark no tile; with a reason where most of them do not."""
+    if new.mask != FOLDS or (row.outcome == FAILED and row.reason):
+        return row
+    none = sum(not tiles_marked(new.bag_of(fit)) for fit in fits)
+    if not row.n_tiles:
+        reason = f"no tile lies in what {none} of {len(fits)} segmenters mark as tumour"
+        return replace(row, outcome=ABSTAINED, reason="; ".join(filter(None, [reason, row.reason])))
+    note = f"{none} of {len(fits)} segmenters mark no tile of it as tumour: their fits read all tissue."
+    return replace(row, notes=(*row.notes, note)) if none else row
+
+
 def _with_mask(row: Answer, segmented: AppliedSlide | None) -> Answer:
     """The row with how the slide compares with those that its segmenter learnt from."""
     if segmented is None or (row.outcome == FAILED and row.reason):
@@ -352,9 +373,16 @@ def _read(
     )
 
 
+def _n_tiles(bag: Bag, mask: str) -> int:
+    """The tiles of a mask."""
+    return tiles_marked(bag) if mask == FOLDS else len(bag)
+
+
 def _area_mm2(bag: Bag, mask: str) -> float:
     """The area of a mask inside the tiles; NaN where all tissue was used, of volumes, or without places."""
     if mask in ("", "all tissue") or bag.volume or not all(bag.side_l0):
         return math.nan
+    if not _n_tiles(bag, mask):
+        return 0.0
     tile_um2 = bag.side_l0[0] * bag.mpp_l0[0] * bag.side_l0[1] * bag.mpp_l0[1]
     return float(np.sum(bag.coverage, dtype=np.float64)) * tile_um2 / 1e6

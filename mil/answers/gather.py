@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, AnnotationMissing, BagError, SarcomilError
@@ -15,12 +15,20 @@ from features.regions.annotations import read_annotations
 from features.regions.drawing import is_predicted
 from mil.answers.answer import NewSlide, new_slides
 from mil.answers.fold_bags import ONE_FIT_ONLY, bags_of_folds, embed_by_folds
-from mil.answers.masks import ANNOTATIONS, FOLDS, OUTLINE, SEGMENTER, TISSUE
+from mil.answers.masks import FOLDS, OUTLINE, SEGMENTER
 from mil.answers.new_inputs import BAG, NewInputs, by_name, no_input
 from mil.answers.predictor import FitKey, Predictor
 from mil.data.case import Row
 from mil.errors import FitError
-from mil.runs.inputs import check_region, extract_slides, misfit
+from mil.runs.inputs import (
+    ANNOTATIONS,
+    TISSUE,
+    as_learnt,
+    bag_folder,
+    check_region,
+    extract_slides,
+    misfit,
+)
 from mil.segmentation.application import AppliedSlide, apply_segmenter
 
 if TYPE_CHECKING:
@@ -98,7 +106,8 @@ def gather_slides(
     own: dict[str, Mapping[FitKey, Bag]] = {}
     for mask in dict.fromkeys(masks.values()):
         chosen = [jobs[name] for name in jobs if masks[name] == mask and name not in unusable]
-        folder = store / _folder_of(mask, new.segmenter)
+        recipe = _recipe_of(predictor, new, mask)
+        folder = bag_folder(store, _name_of(mask, new.segmenter), recipe, predictor.recipe)
         first = folder / predictor.fits[0].name if predictor.embeds else folder
         made = {job.slide: first / f"{job.slide}{BAG}" for job in chosen}
         applied: Sequence[AppliedSlide] = ()
@@ -123,10 +132,13 @@ def gather_slides(
         unusable |= failed
         places |= made
     read = _read_bags({n: places[n] for n in files if n not in unusable}, unusable)
-    bags = {name: _as_learnt(predictor, new, bag) for name, bag in read.items()}
+    bags = {name: as_learnt(bag, predictor.recipe, new.classes) for name, bag in read.items()}
     notes = [note for mask in masks.values() if (note := _mask_note(predictor, new, mask))]
     notes += [_class_note(predictor, new)] if any(bags[n] is not read[n] for n in bags) else []
-    own = {n: {key: _as_learnt(predictor, new, bag) for key, bag in own[n].items()} for n in own}
+    own = {
+        name: {k: as_learnt(bag, predictor.recipe, new.classes) for k, bag in of_fits.items()}
+        for name, of_fits in own.items()
+    }
     bags |= {name: next(iter(of_fits.values())) for name, of_fits in own.items()}
     return NewSlides(
         names=tuple(files),
@@ -193,12 +205,9 @@ def _extract(
 ) -> dict[str, SarcomilError]:
     """Extract slides with one kind of mask; why some could not be."""
     packed = predictor.backbone
-    is_drawn = mask in (ANNOTATIONS, OUTLINE)
-    annotations = new.annotations if is_drawn else None
+    annotations = new.annotations if mask in (ANNOTATIONS, OUTLINE) else None
     segmenter = new.segmenter if mask == SEGMENTER else None
-    recipe = dict(predictor.recipe) | ({"weights": packed.name} if packed else {})
-    if is_drawn:
-        recipe["classes"] = new.classes or predictor.tumour_classes(new.segmenter)
+    recipe = _recipe_of(predictor, new, mask)
     jobs = [replace(job, annotations=annotations, segmenter=segmenter) for job in jobs]
     if predictor.embeds:
         return embed_by_folds(predictor.fits, jobs, recipe, folder, progress)
@@ -209,6 +218,15 @@ def _extract(
         weights=str(packed) if packed else new.weights,
         progress=progress,
     )
+
+
+def _recipe_of(predictor: Predictor, new: NewInputs, mask: str) -> dict[str, Any]:
+    """How bags of slides with one kind of mask are made."""
+    packed = predictor.backbone
+    recipe = dict(predictor.recipe) | ({"weights": packed.name} if packed else {})
+    if mask in (ANNOTATIONS, OUTLINE):
+        recipe["classes"] = new.classes or predictor.tumour_classes(new.segmenter)
+    return recipe
 
 
 def _read_bags(places: Mapping[str, Path], unusable: dict[str, SarcomilError]) -> dict[str, Bag]:
@@ -228,26 +246,16 @@ def _read_bags(places: Mapping[str, Path], unusable: dict[str, SarcomilError]) -
     return bags
 
 
-def _as_learnt(predictor: Predictor, new: NewInputs, bag: Bag) -> Bag:
-    """The bag, with the model's name of the tissue that ``classes`` calls otherwise."""
-    learnt, own = predictor.recipe, bag.recipe
-    if not new.classes or not learnt.get("region") == own.get("region") == "annotations":
-        return bag
-    if {*own["classes"]} != {*new.classes} or {*own["classes"]} == {*learnt["classes"]}:
-        return bag
-    return replace(bag, recipe={**own, "classes": learnt["classes"]})
-
-
 def _class_note(predictor: Predictor, new: NewInputs) -> str:
     """That another class is read as the model's own."""
     own, learnt = " or ".join(new.classes), " or ".join(predictor.recipe["classes"])
     return f"Tissue of class {own} is read as {learnt}, from which the model learnt, because you say so."
 
 
-def _folder_of(mask: str, segmenter: Path | None) -> str:
-    """The folder for bags with a kind of mask; every segmenter has its own."""
+def _name_of(mask: str, segmenter: Path | None) -> str:
+    """What bags with a kind of mask are filed under; every segmenter has a name of its own."""
     if mask != SEGMENTER or segmenter is None:
-        return mask.replace(" ", "-")
+        return mask
     from features.lowpower.segmenter import read_segmenter_card
 
     return f"{SEGMENTER}-{read_segmenter_card(segmenter)[1][:8]}"

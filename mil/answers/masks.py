@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from features.bags.bag import recipe_differences
+from features.bags.bag import Bag, recipe_differences
 from features.bags.store import recipe_differences as describe_differences
 from features.errors import NoTiles, NoTissue
 from features.recipe import SEGMENTED
+from mil.runs.inputs import ANNOTATIONS
 
-ANNOTATIONS, SEGMENTER, TISSUE = "annotations", "segmenter", "all tissue"
+SEGMENTER = "segmenter"
 FOLDS = "segmenters"  # of all folds, each for its own fit
 OUTLINE = "outline of a segmenter"  # an annotation whose classes say that
 
@@ -40,6 +41,11 @@ _NOWHERE = {
     ANNOTATIONS: "no tile lies inside its annotation",
     OUTLINE: "no tile lies inside its annotation",
 }
+
+
+def tiles_marked(bag: Bag) -> int:
+    """Tiles in what a segmenter marks; where it marks none, its bag has all tissue, and a share of 0."""
+    return len(bag) if bag.tumour_of_tissue else 0
 
 
 def nothing_left(mask: str, error: NoTiles) -> str:

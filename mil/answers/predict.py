@@ -25,7 +25,7 @@ from mil.answers.answer import (
 )
 from mil.answers.gather import NewSlides, gather_slides
 from mil.answers.new_inputs import NewInputs
-from mil.answers.predictor import FitKey, Predictor
+from mil.answers.predictor import Fit, FitKey, Predictor, typical_fit
 from mil.data.case import Row
 from mil.evaluation.display import format_count
 
@@ -77,11 +77,17 @@ class Answers:
         return f"{NOTHING_PROMISED} For others: {self.predictor.reader.promise()}"
 
     def bag_of(self, row: Answer) -> Bag | None:
-        """The bag of a slide's row."""
+        """The bag of a slide's row; of several, that of ``fit_of``."""
         name = self.new.names[self.slides.index(row)]
         bag = self.new.bags.get(name)
-        fits = self.relations[row.case].fits if row.case in self.relations else ()
-        return self.new.own.get(name, {}).get(fits[0].key, bag) if fits else bag
+        if row.case not in self.relations:
+            return bag
+        return self.new.own.get(name, {}).get(self.fit_of(row).key, bag)
+
+    def fit_of(self, row: Answer) -> Fit:
+        """The fit whose bag stands for a slide's row, whose case has a bag."""
+        name = self.new.names[self.slides.index(row)]
+        return typical_fit(self.relations[row.case].fits, self.new.own.get(name, {}))
 
     def own_bags(self, row: Answer) -> Mapping[FitKey, Bag]:
         """The bags of a slide's row by the backbone of each fit; none where all fits share one."""

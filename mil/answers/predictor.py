@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from features.bags.bag import Bag
-from mil.answers.masks import chosen_otherwise, misfit
+from mil.answers.masks import chosen_otherwise, misfit, tiles_marked
 from mil.answers.reading import FitAnswer, Reader
 from mil.data.case import Row
 from mil.data.names import patient_of
@@ -267,3 +267,16 @@ class Predictor:
             mean = {n: sum(values[n] for values in of_slides) / len(bags) for n in of_slides[0]}
             answers.append(FitAnswer(fit.repeat, fit.fold, mean))
         return answers
+
+
+def typical_fit(fits: Sequence[Fit], own: Mapping[FitKey, Bag]) -> Fit:
+    """The fit whose bag stands for those of all: of the median number of tiles in the tumour.
+
+    Args:
+        fits: those to ask.
+        own: by fit, the bag that it reads, where each has one of its own.
+    """
+    if any(fit.key not in own for fit in fits):
+        return fits[0]
+    order = sorted(fits, key=lambda fit: tiles_marked(own[fit.key]))
+    return order[(len(order) - 1) // 2]

@@ -132,6 +132,7 @@ class ExplainedRun(stored.Run):
             path=Path(source),
             slides=as_path(files.get("slides")),
             annotations=as_path(files.get("annotations")),
+            classes=tuple(files.get("classes", ())),
             slide_mpp=files.get("slide_mpp"),
             weights=files.get("weights"),
         )

@@ -62,12 +62,15 @@ class SlideFiles(TypedDict, total=False):
     Attributes:
         slides: folder with the bag's slide.
         annotations: folder with the slide's annotation, where a slide is given instead of a bag.
+        classes: annotation classes to read as those the model learnt from, where the slide or the bag names
+            the same tissue otherwise.
         weights: the backbone's weights file, if the bags were made with one.
         slide_mpp: micrometres per level-0 pixel, where the slide does not say.
     """
 
     slides: StrPath | None
     annotations: StrPath | None
+    classes: Sequence[str]
     weights: str | None
     slide_mpp: float | None
 

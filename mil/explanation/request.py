@@ -8,6 +8,7 @@ from pathlib import Path
 from features.bags.bag import Bag
 from features.errors import InputError
 from features.progress import Progress
+from features.recipe import SEGMENTED
 from features.slides.find import find_slides
 from mil.errors import FitError, RunError
 from mil.explanation.methods import Method, find_method
@@ -92,6 +93,7 @@ class MapInput:
         path: a bag (.h5), a slide, or the name of a slide of the run.
         slides: folder with the bag's slide.
         annotations: folder with the slide's annotations, where a slide is given.
+        classes: annotation classes to read as those the model learnt from; its own if not given.
         slide_mpp: micrometres per level-0 pixel, if the slide does not say.
         weights: the backbone's weights file, if the bags were made with one.
     """
@@ -99,6 +101,7 @@ class MapInput:
     path: Path
     slides: Path | None = None
     annotations: Path | None = None
+    classes: tuple[str, ...] = ()
     slide_mpp: float | None = None
     weights: str | None = None
 
@@ -130,6 +133,8 @@ class MapInput:
                 f"{self.path}: there is no such file, and the run has no slide of this name."
                 f"{slide_hint(run, self.path.name)}"
             )
+        if not self.is_bag:
+            _check_selection(run)
         check_inputs([self.path], run.recipe, self.annotations)
         if self.is_bag:
             _ = self._files
@@ -146,6 +151,7 @@ class MapInput:
             run.recipe,
             run.path / "bags",
             annotations=self.annotations,
+            classes=self.classes,
             weights=self.weights,
             slide_mpp=self.slide_mpp,
             progress=progress,
@@ -163,3 +169,23 @@ class MapInput:
     @cached_property
     def _files(self) -> Mapping[str, Path]:
         return {} if self.slides is None else find_slides(self.slides)
+
+
+def _check_selection(run: Run) -> None:
+    """Refuse a new slide for models whose tiles a segmenter selects, which a map does not apply.
+
+    Raises:
+        RunError: with what shows the map instead.
+    """
+    if run.settings.own_bags:
+        what = "backbone" if run.settings.finetunes else "segmenter"
+        raise RunError(
+            f"Each fold of {run.path} has a {what} of its own, so that a new slide has no bag that suits all "
+            "fits. The page of new answers shows the mean of their maps (predict_slides); for a slide of the "
+            "run, give its name."
+        )
+    if run.recipe.get("region") == SEGMENTED:
+        raise RunError(
+            f"The models of {run.path} learnt from tiles that a segmenter selects. Extract the slide with "
+            "the same segmenter and give its bag."
+        )

@@ -21,7 +21,9 @@ SAFE_ID = re.compile(r"[\w-]+")
 MD5 = re.compile(r"[0-9a-f]{32}")
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*")
 NORMAL_TYPE = re.compile(r"normal", re.IGNORECASE)
-TUMOUR_TYPE = re.compile(r"(?!.*(normal|peritumo)).*(tumou?r|metasta|recurren|primary)", re.IGNORECASE)
+TUMOUR_TYPE = re.compile(
+    r"(?!.*(normal|peritumo)).*(tumou?r|metasta|recurren|primary)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,7 +127,7 @@ def _sheet(answers: Answers, row: Answer, *, drawn: bool) -> SlideSheet:
         heatmap=_heatmap(scores) if scores else _photograph(bag) if bag else None,
         outline=_outline(answers, row) if drawn else b"",
         tiles=_tiles(answers, row, scores) if scores else (),
-        facts=_facts(answers, bag) if bag is not None else (),
+        facts=_facts(answers, row, bag) if bag is not None else (),
     )
 
 
@@ -139,7 +139,7 @@ def _scores(answers: Answers, row: Answer, bag: Bag) -> TileScores | None:
     with suppress(FitError):
         known = row.predicted in predictor.readout.classes
         fits = answers.relations[row.case].fits
-        read, _ = predictor.suit(bag, fits[0].key)
+        read, _ = predictor.suit(bag, answers.fit_of(row).key)
         own = {key: predictor.suit(one, key)[0] for key, one in answers.own_bags(row).items()}
         return answer_map(fits, read, row.predicted if known else None, own)
     return None
@@ -194,11 +194,12 @@ def _tiles(answers: Answers, row: Answer, scores: TileScores) -> tuple[bytes, ..
     return tuple(pictures)
 
 
-def _facts(answers: Answers, bag: Bag) -> tuple[tuple[str, str, str], ...]:
+def _facts(answers: Answers, row: Answer, bag: Bag) -> tuple[tuple[str, str, str], ...]:
     """What can be counted of a slide, beside the range of the training slides."""
     reference = answers.predictor.reference
     flags = bag.tile_flags if bag.tile_flags is not None else np.zeros(len(bag), np.uint8)
-    rows = [("tiles", f"{len(bag):,}", _range(reference.n_tiles, "{:,.0f}") if reference else "")]
+    tiles = f"{row.n_tiles:,}"
+    rows = [("tiles", tiles, _range(reference.n_tiles, "{:,.0f}") if reference else "")]
     for number, (name, bit) in enumerate(FLAGS.items()):
         share = float(np.mean((flags & bit) > 0)) if len(bag) else 0.0
         known = _range(reference.flagged[:, number], "{:.0%}") if reference else ""

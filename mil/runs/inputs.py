@@ -16,6 +16,7 @@ from features.errors import (
     SarcomilError,
 )
 from features.extraction.jobs import SlideJob
+from features.files.checksum import fingerprint
 from features.progress import Progress, Silent
 from features.recipe import NO_PLACES, SEGMENTED, VOLUME, Recipe
 from features.slides.names import is_film_name, slide_name
@@ -23,6 +24,7 @@ from features.stored import as_tuples
 from features.tiles.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
 
+ANNOTATIONS, TISSUE = "annotations", "all tissue"  # where tiles of new slides come from
 FOREIGN_REGIONS = {
     "tiles": "folders of tiles",
     "coordinates": "tiles at given places",
@@ -39,6 +41,7 @@ def usable_bags(
     store: Path,
     *,
     annotations: Path | None = None,
+    classes: Sequence[str] = (),
     weights: str | None = None,
     slide_mpp: float | None = None,
     progress: Progress | None = None,
@@ -50,8 +53,9 @@ def usable_bags(
     Args:
         inputs: bags (.h5) or slides.
         recipe: how the model's own bags were made.
-        store: where bags of slides are written.
+        store: where bags of slides are written; see ``bag_folder``.
         annotations: folder with the slides' annotations.
+        classes: annotation classes to read as those the model learnt from; its own if not given.
         weights: the backbone's weights file, if the recipe names one.
         slide_mpp: micrometres per level-0 pixel, where the slides do not say.
         progress: shows slides and tiles.
@@ -61,26 +65,65 @@ def usable_bags(
         BackboneError: the weights file is not given.
     """
     check_inputs(inputs, recipe, annotations)
+    region = recipe.get("region")
+    drawn = region == "annotations"
     jobs = [
         SlideJob(
             slide=slide_name(path.name),
             files=(path,),
-            annotations=annotations if recipe.get("region") == "annotations" else None,
+            annotations=annotations if drawn else None,
             fallback_mpp=slide_mpp,
         )
         for path in inputs
         if path.suffix != ".h5"
     ]
-    unusable = extract_slides(jobs, recipe, store, weights=weights, progress=progress)
+    chosen = {**recipe, "classes": classes} if drawn and classes else recipe
+    mask = {"annotations": ANNOTATIONS, VOLUME: VOLUME}.get(str(region), TISSUE)
+    store = bag_folder(store, mask, chosen, recipe)
+    unusable = extract_slides(jobs, chosen, store, weights=weights, progress=progress)
     bags = []
     for path in inputs:
         name = slide_name(path.name)
         try:
             if name not in unusable:
-                bags.append(read_bag(path if path.suffix == ".h5" else store / f"{name}.h5"))
+                bag = read_bag(path if path.suffix == ".h5" else store / f"{name}.h5")
+                bags.append(as_learnt(bag, recipe, classes))
         except BagError as error:
             unusable[path.stem] = error
     return bags, unusable
+
+
+def bag_folder(
+    store: Path, mask: str, chosen: Mapping[str, Any], learnt: Mapping[str, Any]
+) -> Path:
+    """The folder for bags of new slides, so that those of two recipes never meet.
+
+    Args:
+        store: folder of the folders.
+        mask: how their tiles are chosen, in words.
+        chosen: their recipe; its classes may be others than those of the model.
+        learnt: the recipe of the model.
+    """
+    name, classes = mask.replace(" ", "-"), sorted(chosen.get("classes") or ())
+    if classes != sorted(learnt.get("classes") or ()):
+        name += f"-{fingerprint({'classes': classes})[:8]}"
+    return store / name
+
+
+def as_learnt(bag: Bag, learnt: Mapping[str, Any], classes: Sequence[str]) -> Bag:
+    """The bag, with a model's name of the tissue that it calls otherwise.
+
+    Args:
+        bag: of a new slide.
+        learnt: the recipe of the model.
+        classes: annotation classes to read as those the model learnt from; none if not given.
+    """
+    own = bag.recipe
+    if not classes or not learnt.get("region") == own.get("region") == "annotations":
+        return bag
+    if {*own["classes"]} != {*classes} or {*own["classes"]} == {*learnt["classes"]}:
+        return bag
+    return replace(bag, recipe={**own, "classes": learnt["classes"]})
 
 
 def extract_slides(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import mil
 from cli.explain import ExplainOptions, explain
 from cli.options import UsageError
 from features.bags.bag import write_bag
@@ -16,6 +17,7 @@ from features.extraction.jobs import SlideJob, identify_files
 from features.files.checksum import fingerprint
 from features.recipe import Recipe
 from mil.data.case import Case
+from mil.errors import FitError, RunError
 from mil.explanation.models import choose_target
 from mil.explanation.slides import MOST_PX, draw_picture, open_bag_slide
 from mil.explanation.target import explanation_target
@@ -256,8 +258,6 @@ def test_bags_of_another_tool_have_no_network_to_look_into(embedded, tmp_path):
 
 
 def test_a_bag_of_another_width_is_refused(trained, tmp_path):
-    from mil.errors import FitError
-
     cohort = made_cohort()
     fitted = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="tiles have 7 features, the model reads 5"):
@@ -266,9 +266,62 @@ def test_a_bag_of_another_width_is_refused(trained, tmp_path):
 
 @pytest.mark.parametrize("features", [np.zeros((0, 5)), np.full((3, 5), np.nan)])
 def test_a_bag_without_numbers_is_refused(features):
-    from mil.errors import FitError
-
     cohort = made_cohort()
     fitted = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="s: the bag has no tile, or values that are not finite"):
         explanation_target(fitted, made_bag("s", features.astype(np.float32)))
+
+
+def drawn_run(tmp_path):
+    """A run on tiles of 32 px inside annotations of class Tumor, with a slide that another class outlines."""
+    recipe = Recipe(backbone="test_resnet", weights="random", mpp=0.5, tile=32, classes=("Tumor",))
+    jobs = []
+    for n, name in enumerate("abc"):
+        write_tiff(tmp_path / f"{name}.tiff", [noise(320, 320, seed=n)], mpp=0.5)
+        drawing = feature(box_ring(0, 0, 224, 224), classification="Tumor" if n < 2 else "Lesion")
+        write_geojson(tmp_path / f"{name}.geojson", drawing)
+        jobs.append(SlideJob(slide=name, files=(tmp_path / f"{name}.tiff",), annotations=tmp_path))
+    extract(jobs[:2], recipe, tmp_path / "store")
+    from features.bags.bag import read_bag
+
+    cases = [
+        Case(name=n, label=n, bags=(read_bag(tmp_path / "store" / f"{n}.h5"),), other={})
+        for n in "ab"
+    ]
+    return run_of(tmp_path / "run", cohort_of(cases))
+
+
+def test_a_slide_is_explained_beside_bags_that_answers_were_made_of(tmp_path):
+    run = drawn_run(tmp_path)
+    settings = {"annotations": tmp_path, "classes": ("Lesion",)}
+    mil.predict_slides(run, tmp_path / "c.tiff")  # all tissue of it
+    mil.predict_slides(run, tmp_path / "c.tiff", **settings)
+    opened = mil.open_run(run)
+    explained = opened.write_map(tmp_path / "c.tiff", tmp_path / "out", **settings)
+    assert len(explained.scores.values) == 49
+    with pytest.raises(FitError, match="no annotation of class 'Tumor'; the file has Lesion x1"):
+        opened.write_map(tmp_path / "c.tiff", tmp_path / "out", annotations=tmp_path)
+    bag = next((run / "bags").glob("annotations-*/c.h5"))
+    with pytest.raises(FitError, match=r"classes \['Lesion'\] where it learnt from"):
+        opened.write_map(bag, tmp_path / "out")
+    assert opened.write_map(bag, tmp_path / "out", classes=("Lesion",)).paths
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"settings": {"segment": "per-fold"}}, "Each fold of .* has a segmenter of its own.*predict_slides"),
+        ({"settings": {"finetune": "per-fold"}}, "has a backbone of its own"),
+        ({"recipe": {"region": "segmented"}}, "Extract the slide with the same segmenter and give its bag"),
+    ],
+)  # fmt: skip
+def test_a_new_slide_whose_tiles_a_segmenter_selects_is_refused_first(
+    trained, tmp_path, facts, said
+):
+    info = json.loads((trained / "run.json").read_text())
+    for name, values in facts.items():
+        info[name] |= values
+    (trained / "run.json").write_text(json.dumps(info))
+    (tmp_path / "x.tiff").touch()
+    with pytest.raises(RunError, match=said):
+        mil.open_run(trained).write_map(tmp_path / "x.tiff", tmp_path / "out")

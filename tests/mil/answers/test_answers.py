@@ -23,7 +23,7 @@ from features.lowpower.segmenter import (
 from mil.answers.card import card_of_run, describe_segmenter
 from mil.answers.gather import NewSlides, _choose_mask, gather_slides
 from mil.answers.maps import answer_map
-from mil.answers.masks import OUTLINE
+from mil.answers.masks import FOLDS, OUTLINE
 from mil.answers.new_inputs import NewInputs
 from mil.answers.package import CARD, SEGMENTER, open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
@@ -298,10 +298,11 @@ def test_another_name_of_the_same_class_is_read_where_the_user_says_so(run, pred
 def test_slides_are_read_by_the_classes_of_the_run_or_those_that_are_named(
     run, predictor, tmp_path, monkeypatch
 ):
-    classes = []
+    classes, folders = [], []
 
-    def extract(_jobs, recipe, *_arguments, **_options):
+    def extract(_jobs, recipe, folder, *_arguments, **_options):
         classes.append(tuple(recipe["classes"]))
+        folders.append(folder.relative_to(tmp_path / "bags"))
         return {"s": FitError("no")}
 
     monkeypatch.setattr("mil.answers.gather.extract_slides", extract)
@@ -325,6 +326,11 @@ def test_slides_are_read_by_the_classes_of_the_run_or_those_that_are_named(
         ("Lesion",),
         ("Normal",),
     ]
+    assert [str(folders[0]), len(set(folders))] == [
+        "annotations",
+        3,
+    ]  # bags of two classes never meet
+    assert len(set(zip(folders, classes, strict=True))) == 3
 
 
 def test_a_bag_of_another_region_is_refused_for_its_scale_and_not_for_its_region(run, predictor):
@@ -621,3 +627,36 @@ def test_a_card_says_how_well_its_segmenter_finds_tumour(region):
     )
     assert ("nothing is promised" in text) is (region == "annotations")
     assert "was not measured" in describe_segmenter(replace(card, evaluation={}), region)
+
+
+def of_folds(predictor, *marked):
+    """A slide of which the segmenter of each fit marks so many tiles; without any, all 40 are read."""
+    own = {}
+    for fit, n in zip(predictor.fits, marked, strict=True):
+        bag = made_bag("s", n_tiles=n or 40, seed=n)
+        own[fit.key] = replace(bag, tumour_of_tissue=n / 40)
+    first = next(iter(own.values()))
+    return replace(slides_of(first), masks={"s": FOLDS}, own={"s": own})
+
+
+def test_what_the_segmenters_of_folds_mark_is_told_by_their_median(predictor):
+    answers = predict_slides(predictor, of_folds(predictor, 0, 13, 31, 14))
+    [row] = answers.slides
+    assert (row.has_values, row.n_tiles) == (True, 13)  # of 0, 13, 14 and 31
+    assert (
+        "1 of 4 segmenters mark no tile of it as tumour: their fits read all tissue." in row.notes
+    )
+    assert row.tumour_mm2 == pytest.approx(0.8 * 13 * (224 / 2000) ** 2)
+    assert len(answers.bag_of(row)) == 13
+    [row] = predict_slides(predictor, of_folds(predictor, 12, 13, 31, 14)).slides
+    assert not row.notes
+
+
+@pytest.mark.parametrize(("marked", "count"), [((0, 0, 31, 14), 2), ((0, 0, 0, 14), 3)])
+def test_a_slide_on_which_most_segmenters_find_nothing_is_not_answered(predictor, marked, count):
+    [row] = predict_slides(predictor, of_folds(predictor, *marked)).slides
+    assert (row.outcome, row.n_tiles, row.tumour_mm2) == ("abstained", 0, 0)
+    assert row.reason.startswith(f"no tile lies in what {count} of 4 segmenters mark as tumour")
+    [row] = predict_slides(predictor, of_folds(predictor, 2, 0, 3, 30)).slides
+    assert (row.outcome, row.n_tiles) == ("abstained", 2)
+    assert "too few tiles: 2, where the smallest training slide has 12" in row.reason
