@@ -133,7 +133,7 @@ def convert(options: ConvertOptions) -> None:
 
 
 def run_convert(options: ConvertOptions) -> int:
-    """Convert and print the result; the number of files that failed."""
+    """Convert and print the result; the number of files that failed and of doubts on all."""
     from cli.console import Bars
     from features.bags.convert import convert as import_files
     from features.bags.convert import export
@@ -161,7 +161,7 @@ def run_convert(options: ConvertOptions) -> int:
             )
     of_tiles = "Bags, their coverage unknown and set to 1" if result.n_tiles else "Bags"
     show_conversion(result, "Files" if options.to else of_tiles)
-    return len(result.failures)
+    return len(result.failures) + len(result.doubts)
 
 
 def show_conversion(result: "Conversion", kind: str) -> None:
@@ -183,6 +183,8 @@ def show_conversion(result: "Conversion", kind: str) -> None:
         complain(reason)
     if result.failures:
         complain(f"{len(result.failures)} of {counted(result.n_files, 'file')} failed.")
+    for reason in result.doubts:
+        complain(reason)
 
 
 def grouped(reasons: "Sequence[str]") -> list[str]:

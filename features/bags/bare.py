@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 from features.bags.bag import Bag
 from features.bags.feature_tables import read_features, read_header, read_table
 from features.bags.foreign_readers import ALIASES, SourceFacts, is_npz_vector, naming_errors
+from features.columns.missing_words import MISSING_WORDS
 from features.errors import BagError
 from features.files.checksum import fingerprint
 from features.recipe import NO_PLACES
+from features.slides.names import slide_name
 
+SHORTENED = re.compile(r"\d[.,]\d+e[+-]?\d+", re.IGNORECASE)  # 1.23E+10 of a long number
 NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 INDEX = ("bag", "bags", "bag_id", "bag_index", "bag_ids", "slide", "slide_id")
 OUTCOMES = ("y", "label", "labels", "class", "target", "bag_label", "instance_label", "y_inst")
@@ -121,7 +124,50 @@ def _bag_names(path: Path, values: NDArray[Any]) -> list[str]:
             f"{path}: the bag index holds {odd:g}. It numbers or names bags: write whole numbers or "
             "names."
         )
-    return [str(value) for value in values]
+    return _checked_names(path, values)
+
+
+def _checked_names(path: Path, values: NDArray[Any]) -> list[str]:
+    """Names of bags as a table of cases spells slides: without the ending of a slide's file.
+
+    Raises:
+        BagError: one is missing, leads out of the store, was shortened by a spreadsheet, or is another in
+            other letters.
+    """
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    written = [str(value) for value in values]
+    for name in written:
+        parts = name.replace("\\", "/").split("/")
+        if name.strip().casefold() in MISSING_WORDS or any(part.startswith(".") for part in parts):
+            raise BagError(
+                f"{path}: {name!r} names a bag. Write the name of the slide in every row, or remove rows "
+                "without one."
+            )
+        if SHORTENED.fullmatch(name):
+            raise BagError(
+                f"{path}: {name!r} was shortened by a spreadsheet, so that several bags may have become one. "
+                "Export the table again with this column as text."
+            )
+    _refuse_twins(path, written, [name.strip().casefold() for name in written])
+    names = [slide_name(name.strip()) for name in written]
+    _refuse_twins(path, written, names)
+    return names
+
+
+def _refuse_twins(path: Path, written: Sequence[str], seen_as: Sequence[Any]) -> None:
+    """Refuse two names of bags that are seen as one.
+
+    Raises:
+        BagError: naming both.
+    """
+    first: dict[Any, str] = {}
+    for name, seen in zip(written, seen_as, strict=True):
+        if (twin := first.setdefault(seen, name)) != name:
+            raise BagError(
+                f"{path}: {twin!r} and {name!r} differ in spelling only. Write the name of a bag alike in "
+                "all of its rows, or make the difference plain."
+            )
 
 
 def _names(path: Path) -> Sequence[str]:

@@ -4,7 +4,11 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features.bags.bag import (
     Bag,
@@ -18,6 +22,12 @@ from features.bags.bare import is_bare, read_bare
 from features.bags.foreign_readers import SourceFacts
 from features.bags.interchange import conversion_notes, read_foreign, write_foreign
 from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout
+from features.columns.features import (
+    ENOUGH_ROWS,
+    SAME_IN_BAG,
+    is_of_bags,
+    refusal_of_columns,
+)
 from features.errors import BagError, FeaturesError, InputError
 from features.progress import Progress, Silent
 from features.recipe import is_vector
@@ -44,6 +54,7 @@ class Conversion(os.PathLike[str]):
         columns: of tables, the columns that were read as features.
         notes: remarks, each with the slides it is about.
         failures: why files were not converted.
+        doubts: why the bags should not be learnt from as they are.
     """
 
     out: Path
@@ -56,6 +67,7 @@ class Conversion(os.PathLike[str]):
     columns: str = ""
     notes: dict[str, list[str]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def __fspath__(self) -> str:
         return str(self.out)
@@ -109,7 +121,9 @@ def convert(
         overwrite,
     )
     files = importer.expand(_find_files(inputs, Path(out)))
-    return _convert_files(files, Path(out), importer.convert, progress)
+    result = _convert_files(files, Path(out), importer.convert, progress)
+    result.doubts += importer.facts_of_bags()
+    return result
 
 
 def export(
@@ -172,6 +186,7 @@ class _Importer:
     overwrite: bool
     first: Bag | None = field(init=False)
     bare: dict[str, Bag | BagError] = field(default_factory=dict)
+    extremes: list[NDArray[np.float64]] = field(default_factory=list)
 
     def expand(self, files: Mapping[str, Path]) -> Mapping[str, Path]:
         """The files by slide, those with the features of many bags once for each of these.
@@ -204,6 +219,9 @@ class _Importer:
         layout, bag = self._read(slide, path)
         self.first = self.first or bag
         _check_alike(path, bag, self.first)
+        if len(bag) >= ENOUGH_ROWS:
+            rows = np.asarray(bag.features, np.float64)
+            self.extremes.append(np.stack([rows.min(axis=0), rows.max(axis=0)]))
         target = self.out / f"{slide}.h5"
         if target.exists() and not self.overwrite:
             same = read_request(target) == bag.request_sha256
@@ -219,6 +237,25 @@ class _Importer:
         if layout == "bare":
             return bag, ("Features without places: maps show their rows side by side.",)
         return bag, conversion_notes(bag)
+
+    def facts_of_bags(self) -> list[str]:
+        """Why features that have one value in every bag are none: they are learnt as a label would be."""
+        if not self.extremes:
+            return []
+        low, high = np.stack(self.extremes, axis=1)  # each (bags, D)
+        same = [
+            n
+            for n in np.flatnonzero((low == high).all(axis=0))
+            if is_of_bags(low[:, n], high[:, n])
+        ]
+        names = {f"feature {n + 1}": SAME_IN_BAG for n in same}
+        trusted = self.facts.feature_columns
+        names = {n: why for n, why in names.items() if not any(fnmatchcase(n, t) for t in trusted)}
+        if not names:
+            return []
+        return [
+            f"{self.out}: {refusal_of_columns(names)} Its bags are not to be learnt from as they are."
+        ]
 
     def _read(self, slide: str, path: Path) -> tuple[str, Bag]:
         """The layout and the content of a file, or of one bag of a file with many."""

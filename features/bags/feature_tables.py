@@ -76,7 +76,8 @@ def read_table(path: Path) -> FeatureTable:
     """The lines of a table.
 
     Raises:
-        BagError: it is no text, has no rows, or one that is longer or shorter than the header.
+        BagError: it is no text, has no rows, one that is longer or shorter than the header, or two
+            columns of one name.
     """
     delimiter, header = read_header(path)
     text = path.read_text(encoding="utf-8-sig").splitlines()
@@ -92,6 +93,8 @@ def read_table(path: Path) -> FeatureTable:
                 f"{path}: {len(header)} columns in the header, {n_cells} below it, on line {number}. Write "
                 "as many cells in each line."
             )
+    if twice := next((name for name in header if name and header.count(name) > 1), ""):
+        raise BagError(f"{path}: column {twice!r} comes twice. Rename one, or remove it.")
     if not lines:
         raise BagError(f"{path}: has no rows below its header. There is nothing to learn from it.")
     return FeatureTable(path, delimiter, header, lines)

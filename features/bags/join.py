@@ -29,6 +29,7 @@ from features.recipe import NO_PLACES, PARTS, VECTOR, is_vector
 JoinBy = Literal["tile", "slide", "case"]
 REGION = "joined"  # of tiles; joined slides and cases are vectors
 PLACELESS = (NO_PLACES, VECTOR)
+SAME_MPP = 0.03  # relative: tools round differently
 FEW_TILES = 0.5  # a slide of which a smaller share has a partner is remarked upon
 
 
@@ -174,6 +175,19 @@ def _check_sources(parts: Sequence[Sequence[Bag]], by: JoinBy) -> None:
             raise BagError(
                 f"{first.slide}: its bags are of two different slides of this name. Extract both scales from "
                 "the same files."
+            )
+        is_one = first.source_sha256 and first.source_sha256 == other.source_sha256
+        if len(cases := sorted({first.case, other.case} - {""})) > 1 and not is_one:
+            raise BagError(
+                f"{first.slide}: its bags say that it is of case {cases[0]} and of case {cases[1]}. Convert "
+                "both with one table of cases."
+            )
+        ratio = max(a / b for a, b in zip(first.mpp_l0, other.mpp_l0, strict=True))
+        if by == "tile" and abs(np.log(ratio)) > SAME_MPP:
+            raise BagError(
+                f"{first.slide}: one bag says {first.mpp_l0[0]:g} and the other {other.mpp_l0[0]:g} "
+                "micrometres per level-0 pixel, so that one of their scales is wrong. Extract it again with "
+                "the right slide_mpp."
             )
 
 

@@ -17,10 +17,14 @@ from features.columns.follow_up_words import NO_EVENT_HEADER, VITAL_HEADER
 from features.columns.names import CASE, ID_NAMES, OUTCOME, ROW_NAMES, SLIDE, is_outcome
 from features.columns.part_headers import kinds_of, marks_of, words_of
 from features.columns.part_words import FILLERS, GROUPS, SETS, SIDES
+from features.columns.radiomics import best_tool
 from features.columns.spelling import plain_header, without_accents
 
 NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d+)")  # f1, feature_017, 5
 ENOUGH_ROWS = 5  # that count on
+MOST_OWN = 4  # columns, of which two named by a tool say nothing of the others
+ENOUGH_BAGS, FEW_VALUES = 10, 5  # of one row each; of a label in numbers
+SAME_IN_BAG = "the same in all rows of a bag"
 NAMED = 8  # of doubtful columns, before the rest is counted
 NAMED_CHARS = 1500  # of a list of columns; the rest is counted
 _CASE = frozenset(map(plain_header, (*CASE, *SLIDE)))
@@ -81,18 +85,39 @@ def doubtful_columns(
         trusted: patterns of columns that are features whatever they look like, with ``*`` and ``?``.
     """
     main = numbered_columns(names)
+    tool, of_tool = best_tool(names) or ("", [])  # original_glcm_Id numbers no rows
     doubtful = {}
     for column, name in enumerate(names):
         if any(fnmatchcase(name, pattern) for pattern in trusted):
             continue
-        reason = _by_stem(name) if name in main else _by_name(name)
+        reason = "" if name in of_tool else _by_stem(name) if name in main else _by_name(name)
         if not reason and values is not None:
             reason = _by_values(values[:, column], bag_of)
-        if not reason and main and name not in main:
+        if not reason and main and name not in (*main, *of_tool):
             reason = "not numbered as the others are"
+        if not reason and 2 * len(of_tool) >= max(len(names), MOST_OWN) and name not in of_tool:
+            reason = f"no feature of {tool}, as the others are"
         if reason:
             doubtful[name] = reason
+    if not doubtful and values is not None:
+        label = _label_among(values, bag_of)
+        if label is not None and not any(fnmatchcase(names[label], one) for one in trusted):
+            return {names[label]: "a few whole numbers beside measurements, as a label is"}
     return doubtful
+
+
+def _label_among(values: NDArray[np.float64], bag_of: NDArray[np.int64] | None) -> int | None:
+    """The one column of a few whole numbers among measurements, where every bag has one row."""
+    if bag_of is None or len(np.unique(bag_of)) < len(values) or len(values) < ENOUGH_BAGS:
+        return None
+    n_values = [len(np.unique(column)) for column in values.T]
+    labels = [n for n, count in enumerate(n_values) if 1 < count <= FEW_VALUES]
+    others = [count for n, count in enumerate(n_values) if n not in labels]
+    if len(labels) != 1 or len(others) < 2 or min(others) < len(values) / 2:
+        return None
+    column = values[:, labels[0]]
+    _, counts = np.unique(column, return_counts=True)
+    return labels[0] if counts.min() > 1 and (column == np.round(column)).all() else None
 
 
 def numbered_columns(names: Sequence[str]) -> frozenset[str]:
@@ -210,9 +235,17 @@ def _by_values(column: NDArray[np.float64], bag_of: NDArray[np.int64] | None) ->
         return "a count of the rows"
     sizes = np.diff(np.r_[starts, len(values)])
     low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-    several = sizes > 1
-    if several.sum() < 2 or not (low == high)[several].all():
-        return ""
-    _, counts = np.unique(low[several], return_counts=True)
-    rarer = several.sum() - counts.max()
-    return "the same in all rows of a bag" if rarer >= min(2, several.sum() - 1) else ""
+    return SAME_IN_BAG if is_of_bags(low[sizes > 1], high[sizes > 1]) else ""
+
+
+def is_of_bags(low: NDArray[np.float64], high: NDArray[np.float64]) -> bool:
+    """Whether a column has one value in every bag, and several bags have another than most.
+
+    Args:
+        low: (n,) its lowest value in each bag of more than one row.
+        high: (n,) its highest.
+    """
+    if len(low) < 2 or not (low == high).all():
+        return False
+    _, counts = np.unique(low, return_counts=True)
+    return bool(len(low) - counts.max() >= min(2, len(low) - 1))

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from features.columns.missing_words import MISSING_WORDS
 from features.columns.spelling import without_accents
-from mil.data.missing_words import MISSING_WORDS
 from mil.data.quantities import (
     PRODUCT,
     QUALIFIED,

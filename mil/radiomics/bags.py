@@ -162,6 +162,7 @@ def _agreement(first: FeatureTable, second: FeatureTable) -> tuple[Agreement, in
             f"{second.path}: {len(both)} cases were read twice. Agreement takes {FEWEST_REPEATED} at least, "
             "and says little below 15."
         )
+    _refuse_others(first, second)
     columns = {name: j for j, name in enumerate(second.names)}
     if not columns.keys() & set(first.names):
         raise CohortError(
@@ -175,6 +176,22 @@ def _agreement(first: FeatureTable, second: FeatureTable) -> tuple[Agreement, in
         again[:, j] = second.values[rows, other]
     _refuse_copies(first, second, both, again)
     return intraclass_correlation(np.stack([first.values[both], again], axis=1)), len(both)
+
+
+def _refuse_others(first: FeatureTable, second: FeatureTable) -> None:
+    """Refuse a second reading of another modality, or of other settings: it disagrees for that reason."""
+    known, own = ({*table.modalities} - {""} for table in (first, second))
+    if known and own and not known & own:
+        raise CohortError(
+            f"{second.path} is of {listed(sorted(own))}, and {first.path} of {listed(sorted(known))}. Read "
+            "the same modality twice."
+        )
+    for modality, settings in second.extraction.items():
+        if first.extraction.get(modality, settings) != settings:
+            raise CohortError(
+                f"{second.path} was extracted with other settings than {first.path} "
+                "(diagnostics_Configuration_Settings). Extract both readings with one file of parameters."
+            )
 
 
 def _refuse_copies(

@@ -4,6 +4,7 @@ A column is a feature only if its name is that of a family of features, or if th
 another kind, such as an outcome in numbers, would otherwise be learnt from.
 """
 
+import ast
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from features.columns.features import doubtful_columns
 from features.columns.names import is_outcome
+from features.columns.radiomics import best_tool
 from features.columns.spelling import plain_header
 from features.summary import listed
 from mil.data.headers import RADIOMICS, first_column
@@ -21,8 +24,16 @@ from mil.data.names import check_spelling
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.values import is_missing, read_number
 from mil.errors import CohortError
-from mil.radiomics.families import best_tool
 
+SETTINGS = "diagnostics_Configuration_Settings"  # of pyradiomics, as a dictionary
+NO_SETTINGS = (
+    "label",
+    "label_channel",
+    "additionalInfo",
+    "geometryTolerance",
+    "correctMask",
+    "preCrop",
+)
 OF_CASES = ("split", "site", "slide")  # columns of a table of cases, never features
 
 
@@ -39,6 +50,7 @@ class FeatureTable:
         values: (n, D); NaN where a cell is empty or a case lacks the modality.
         settings: columns of one value for all rows that are no features, as ``diagnostics_*``.
         others: further columns that are no features.
+        extraction: by modality, the settings that change values, as pyradiomics states them.
     """
 
     path: Path
@@ -49,6 +61,7 @@ class FeatureTable:
     values: NDArray[np.float64]
     settings: dict[str, str]
     others: tuple[str, ...]
+    extraction: dict[str, str]
 
 
 def read_feature_table(path: Path, columns: Sequence[str] = ()) -> FeatureTable:
@@ -69,6 +82,7 @@ def read_feature_table(path: Path, columns: Sequence[str] = ()) -> FeatureTable:
     sheet = with_decimal_points(sheet, features)
     rows = _rows(sheet, case, modality)
     check_spelling(str(path), "case", {key[0] for key in rows})
+    check_spelling(str(path), "modality", {key[1] for key in rows})
     cases = tuple(dict.fromkeys(key[0] for key in rows))
     modalities = tuple(dict.fromkeys(key[1] for key in rows))
     blocks = [_block(sheet, rows, cases, name, features) for name in modalities]
@@ -84,7 +98,39 @@ def read_feature_table(path: Path, columns: Sequence[str] = ()) -> FeatureTable:
         values=np.concatenate(blocks, axis=1),
         settings={n: next(iter(v)) for n, v in constant.items() if len(v) == 1},
         others=tuple(name for name, values in constant.items() if len(values) > 1),
+        extraction=_extraction(sheet, rows),
     )
+
+
+def _extraction(
+    sheet: Sheet, rows: dict[tuple[str, str], tuple[int, dict[str, str]]]
+) -> dict[str, str]:
+    """How the features of each modality were computed, where the table says so.
+
+    Raises:
+        CohortError: those of two cases were computed otherwise, so that they cannot be compared.
+    """
+    settings: dict[str, tuple[int, str]] = {}
+    for (_, modality), (line, cells) in rows.items():
+        own = _plain_settings(cells.get(SETTINGS, ""))
+        first, other = settings.setdefault(modality, (line, own))
+        if own and other and own != other:
+            raise CohortError(
+                f"{sheet.path}: {SETTINGS} differs between the lines {first} and {line}: features of other "
+                "settings cannot be compared. Extract all cases with one file of parameters."
+            )
+    return {modality: own for modality, (_, own) in settings.items() if own}
+
+
+def _plain_settings(text: str) -> str:
+    """The settings that change values, in one order; the text where it is no dictionary."""
+    try:
+        settings = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text.strip()
+    if not isinstance(settings, dict):
+        return text.strip()
+    return str(sorted((str(k), str(v)) for k, v in settings.items() if k not in NO_SETTINGS))
 
 
 def _case_column(sheet: Sheet) -> str:
@@ -101,7 +147,12 @@ def _features(sheet: Sheet, columns: Sequence[str], others: Sequence[str]) -> tu
     names = [name for name in sheet.header if name not in others]
     if columns:
         matching = [name for name in names if any(fnmatchcase(name, one) for one in columns)]
-        chosen = [name for name in matching if name in columns or not _is_outcome(name)]
+        doubtful = doubtful_columns(matching)
+        chosen = [
+            name
+            for name in matching
+            if name in columns or not (name in doubtful or _is_outcome(name))
+        ]
         if not chosen:
             raise CohortError(
                 f"{sheet.path}: no column is named like {', '.join(columns)}. It has {listed(sheet.header)}."

@@ -1,11 +1,14 @@
 """Many bags of features without places in one file."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from features.bags.bag import read_bag
 from features.bags.bare import is_bare, read_bare
 from features.bags.convert import convert
+from features.bags.foreign_readers import SourceFacts
 from features.errors import BagError, InputError
 
 RNG = np.random.default_rng(0)
@@ -140,3 +143,56 @@ def test_an_index_of_fractions_is_refused(tmp_path):
     np.savez(tmp_path / "g.npz", X=FEATURES, bag=INDEX + 0.5)
     with pytest.raises(BagError, match=r"the bag index holds 3\.5"):
         read_bare(tmp_path / "g.npz")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["s1", "", "s2"], "'' names a bag"),
+        (["s1", "N/A", "s2"], "'N/A' names a bag"),
+        (["s1", "../s3", "s2"], "'../s3' names a bag"),
+        (["P1", "p1 ", "s2"], "differ in spelling only"),
+        (["s1.svs", "s1.ndpi", "s2"], "differ in spelling only"),
+        (["3.41E+09", "s1", "s2"], "was shortened by a spreadsheet"),
+    ],
+)
+def test_names_of_bags_that_are_none_or_two_are_refused(tmp_path, names, message):
+    rows = [(names[n % 3], *row) for n, row in enumerate(FEATURES.tolist())]
+    with pytest.raises(BagError, match=message):
+        read_bare(table(tmp_path, ("bag", "f0", "f1", "f2", "f3"), rows))
+
+
+def test_bags_have_the_names_of_slides_without_the_ending_of_their_files(tmp_path):
+    names = ["TCGA-X1.svs", "site-2/b.ndpi", "c.d"]
+    rows = [(names[n % 3], *row) for n, row in enumerate(FEATURES.tolist())]
+    path = table(tmp_path, ("slide", "f0", "f1", "f2", "f3"), rows)
+    assert sorted(read_bare(path)) == ["TCGA-X1", "c.d", "site-2/b"]
+    np.savez(tmp_path / "b.npz", X=FEATURES, bag=np.array([b"u", b"v"]).repeat(15))
+    assert sorted(read_bare(tmp_path / "b.npz")) == ["u", "v"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    rows = [("a", *row) for row in FEATURES.tolist()]
+    with pytest.raises(BagError, match="column 'f2' comes twice"):
+        read_bare(table(tmp_path, ("bag", "f0", "f2", "f1", "f2"), rows))
+
+
+@pytest.mark.parametrize("kind", ["archive", "tables"])
+def test_a_label_among_the_features_of_tiles_is_told(tmp_path, kind):
+    """It has one value in every bag, whatever the files are."""
+    folder, index = tmp_path / "in", np.repeat([0, 1, 2, 3, 4], 6)
+    folder.mkdir()
+    values = np.c_[FEATURES, np.array([2, 7, 7, 2, 2])[index]].astype(np.float32)
+    facts = SourceFacts(encoder="net", tile_px=224, target_mpp=0.5, slide_mpp=(0.25, 0.25))
+    if kind == "archive":
+        np.savez(folder / "m.npz", X=values, bag=index)
+    for bag in range(5 if kind == "tables" else 0):
+        lines = [
+            f"{448 * n},0," + ",".join(map(str, row)) for n, row in enumerate(values[index == bag])
+        ]
+        (folder / f"s{bag}.csv").write_text("\n".join(["x,y,a,b,c,d,kappa", *lines]))
+    result = convert(folder, tmp_path / "store", facts=facts)
+    assert (result.n_done, result.failures) == (5, [])
+    assert "column 'feature 5' (the same in all rows of a bag) is no feature" in result.doubts[0]
+    again = replace(facts, feature_columns=("feature 5",))
+    assert convert(folder, tmp_path / "store", facts=again).doubts == []

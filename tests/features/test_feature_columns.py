@@ -145,3 +145,30 @@ def test_a_numbered_column_that_is_one_value_in_each_bag_is_none():
     assert doubtful_columns(names, values, bags).keys() == {"f3"}
     values[:, 2] = 0  # a dead channel of a network tells nothing
     assert doubtful_columns(names, values, bags) == {}
+
+
+def test_names_of_radiomics_are_features_and_others_beside_them_are_none():
+    own = [
+        "original_glcm_Id",
+        "original_shape_Flatness",
+        "square_glcm_Id",
+        "original_ngtdm_Strength",
+    ]
+    assert doubtful_columns(own) == {}
+    assert doubtful_columns([*own, "befund"]) == {
+        "befund": "no feature of pyradiomics, as the others are"
+    }
+    assert doubtful_columns([*own, "befund"], trusted=["be*"]) == {}
+    assert set(doubtful_columns(["area", "original_glcm_Id", "Id"])) == {"Id"}
+
+
+def test_a_label_among_measurements_is_found_where_a_bag_is_one_row():
+    rng = np.random.default_rng(4)
+    values, bags = np.c_[rng.normal(size=(14, 3)), np.arange(14) % 3], np.arange(14)
+    names = ["area", "perimeter", "texture", "kappa"]
+    assert list(doubtful_columns(names, values, bags)) == ["kappa"]
+    assert doubtful_columns(names, values, bags, trusted=["kap?a"]) == {}
+    assert doubtful_columns(names, values[:8], bags[:8]) == {}  # too few
+    assert doubtful_columns(names, values, bags // 2) == {}  # a count of cells varies in a bag
+    counts = np.c_[values[:, :3], rng.integers(0, 4, (14, 2))]
+    assert doubtful_columns([*names, "lobes"], counts, bags) == {}

@@ -203,3 +203,22 @@ def test_a_joined_store_is_taken_up_and_changed_input_is_noticed(tmp_path):
     assert (out / "a.h5").read_bytes() == first
     assert join(stores, out, overwrite=True).n_done == 1
     validate_bag(out / "a.h5")
+
+
+def test_bags_of_two_cases_or_of_two_scales_are_not_of_one_slide(tmp_path):
+    first = [grid_bag(name, 448, 448, 3, 1, case=f"p-{name}", source_sha256="") for name in "abc"]
+    second = [
+        grid_bag("a", 448, 448, 2, 2, case="p-b", source_sha256=""),
+        grid_bag("b", 448, 448, 2, 2, case="p-b", source_sha256="", mpp_l0=(0.23, 0.23)),
+        grid_bag("c", 448, 448, 2, 2, source_sha256="", mpp_l0=(0.2502, 0.2502)),
+    ]
+    joined = join([store(tmp_path / "1", *first), store(tmp_path / "2", *second)], tmp_path / "out")
+    assert joined.n_done == 1
+    assert "it is of case p-a and of case p-b" in joined.failures[0]
+    assert "one bag says 0.25 and the other 0.23 micrometres" in joined.failures[1]
+
+
+def test_a_slide_whose_case_was_renamed_is_one(tmp_path):
+    bags = [grid_bag("a", 448, 448, dim, dim, case=case) for dim, case in ((2, "old"), (3, "new"))]
+    folders = [store(tmp_path / bag.case, bag) for bag in bags]
+    assert join(folders, tmp_path / "out").n_done == 1

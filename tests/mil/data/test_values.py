@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from features.bags.bag import write_bag
+from features.columns.missing_words import MISSING_WORDS
 from mil.data.case import Case
 from mil.data.cohort import assemble, load_cohort
 from mil.data.encoding import fit_encoding
-from mil.data.missing_words import MISSING_WORDS
 from mil.data.reading import TableReading
 from mil.data.table import read_table
 from mil.data.values import (
@@ -254,7 +254,7 @@ def test_one_list_of_words_and_one_reader_of_numbers():
         cwd=root, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     lists = [f for f in files if '"n/a"' in (root / f).read_text().casefold()]
-    assert lists == ["mil/data/missing_words.py"]
+    assert lists == ["features/columns/missing_words.py"]
 
 
 @pytest.mark.parametrize(

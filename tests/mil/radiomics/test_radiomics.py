@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from features.bags.bag import read_bag
+from features.columns.radiomics import best_tool, feature_columns
 from features.errors import BagError
 from mil.errors import CohortError
 from mil.radiomics.agreement import intraclass_correlation
 from mil.radiomics.bags import radiomics_bags
-from mil.radiomics.families import best_tool, feature_columns
 from mil.radiomics.table import read_feature_table
 
 MEAN, NOISE, SHIFTED = (
@@ -327,3 +327,55 @@ def test_two_readings_in_few_decimals_are_two(readings, tmp_path):
     rows = [[f"P{i:02d}", *np.round(x[i] + [0.002, 0.003, -0.004], 3)] for i in range(12)]
     done = radiomics_bags(first, tmp_path / "s", repeat=write(tmp_path / "b.csv", rows, header))
     assert done.names == (MEAN, NOISE, SHIFTED)
+
+
+def configured(path, rows):
+    """A table of three features; a row has a case, a modality, and what pyradiomics says of its settings."""
+    rng = np.random.default_rng(len(path.name))
+    header = ["case", "modality", "diagnostics_Configuration_Settings", MEAN, NOISE, SHIFTED]
+    return write(path, [[*row, *rng.normal(size=3)] for row in rows], header)
+
+
+def settings(width, **others):
+    return str({"binWidth": width, **others})
+
+
+def test_features_of_other_settings_are_not_put_together(tmp_path):
+    mixed = [(f"p{n}", "MR", settings(25 if n < 4 else 5)) for n in range(9)]
+    with pytest.raises(CohortError, match="Settings differs between the lines 2 and 6"):
+        read_feature_table(configured(tmp_path / "mixed.csv", mixed))
+    both = [
+        (f"p{n}", of, settings(width, label=n))
+        for n in range(6)
+        for of, width in (("CT", 25), ("MR", 5))
+    ]
+    assert len(read_feature_table(configured(tmp_path / "both.csv", both)).cases) == 6
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(f"p{n}", "US", settings(10)) for n in range(5)], "is of US, and .* of MR"),
+        ([(f"p{n}", "MR", settings(32)) for n in range(5)], "extracted with other settings"),
+    ],
+)
+def test_a_second_reading_of_something_else_is_refused(tmp_path, rows, message):
+    first = configured(tmp_path / "first.csv", [(f"p{n}", "MR", settings(10)) for n in range(8)])
+    second = configured(tmp_path / "again.csv", rows)
+    with pytest.raises(CohortError, match=message):
+        radiomics_bags(first, tmp_path / "store", repeat=second)
+
+
+def test_modalities_are_spelt_in_one_way(tmp_path):
+    rows = [("p1", "PET", ""), ("p2", "Pet", "")]
+    with pytest.raises(CohortError, match=r"modality 'P.*' and 'P.*' differ in spelling only"):
+        read_feature_table(configured(tmp_path / "t.csv", rows))
+
+
+@pytest.mark.parametrize("name", ["therapy_response", "node_status", "is_malignant", "test_label2"])
+def test_a_pattern_takes_no_column_that_other_tables_would_refuse(tmp_path, name):
+    path = write(
+        tmp_path / "t.csv", [[f"p{n}", n * 1.5, n % 2] for n in range(6)], ["case", "deep_a", name]
+    )
+    assert read_feature_table(path, ["*"]).names == ("deep_a",)
+    assert read_feature_table(path, ["deep_a", name]).names == ("deep_a", name)
