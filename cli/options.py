@@ -63,6 +63,7 @@ def verb(
 
     def register(function: Callable[[T], None]) -> Callable[[T], None]:
         name = function.__name__.rstrip("_").replace("_", "-")
+        group = "" if app.info.name == "mil" else f"{app.info.name} "
         hints = typing.get_type_hints(options)
         panels = {name: panel_of(options, field) for name, field in fields.items()}
         order = sorted(fields.values(), key=lambda field: PANELS.index(panels[field.name]))
@@ -77,7 +78,7 @@ def verb(
             show_progress(wanted=not values.pop("quiet"))
             use_flags(flags)
             from_line = {name: value for name, value in values.items() if value not in (None, [])}
-            function(build(options, from_line, config, name))
+            function(build(options, from_line, config, f"{group}{name}"))
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}

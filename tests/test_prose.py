@@ -118,6 +118,17 @@ def test_what_is_wrong_in_a_sentence_would_be_noticed(problem):
     assert not verbs_with("--abstain")
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_without_words_names_its_own_help(problem, verb):
+    """Of a command in a group both names."""
+    wrong = problem(verb.split())
+    assert re.findall(r"See `(.*?)`", wrong) == [f"mil {verb} --help"] * bool(wrong)
+
+
+def test_commands_of_groups_were_asked_without_words(problem):
+    assert {"fetch idc", "segment train"} <= {verb for verb in VERBS if problem(verb.split())}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_of_python_within_a_sentence_exists(name):
     value = mil
