@@ -55,6 +55,12 @@ CLAIMS = (
     Claim(
         "docs/finding-tumour.md", "Dice of the segmenters", "segmentation --folder {folder} --unet"
     ),
+    Claim("docs/encoders.md", "which scale is fine enough", "ladder --folder {folder}"),
+    Claim(
+        "docs/finding-tumour.md",
+        "all that raw slides rest on, beside its bar",
+        "acceptance --folder {folder} --data {data}",
+    ),
     Claim("docs/explaining.md", "the viewer answers all at once", "viewing --demo {demo}"),
     Claim("docs/new-slides.md", "answers for raw slides", "raw_slides --folder {folder}"),
     Claim("docs/fine-tuning.md", "gain of fine-tuning", "finetuning --folder {folder}"),

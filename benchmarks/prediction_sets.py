@@ -67,37 +67,39 @@ def one_cohort(n: int, distance: float, rng: np.random.Generator):
     return np.array(rows, float)
 
 
+HEADER = (
+    "task", "cases", "coverage", "naive", "worst 5 % of cohorts", "classes in a set", "one class",
+    "of these right",
+)  # fmt: skip
+
+
+def row_of(task: str, n: int, cohorts: int) -> tuple[str, ...]:
+    """Cohorts of n cases of a task."""
+    rng = np.random.default_rng([n, int(100 * TASKS[task])])
+    readings = np.stack([one_cohort(n, TASKS[task], rng) for _ in range(cohorts)])
+    covered, size, right, covered_naively = np.moveaxis(readings, -1, 0)
+    single = size == 1
+    limits = wilson(covered.sum(), covered.size)
+    return (
+        task,
+        str(n),
+        f"{covered.mean():.3f} ({limits.low:.3f} to {limits.high:.3f})",
+        f"{covered_naively.mean():.3f}",
+        f"{np.quantile(covered.mean(axis=1), 0.05):.2f}",
+        f"{size.mean():.2f}",
+        f"{single.mean():.2f}",
+        f"{right.sum() / max(single.sum(), 1):.2f}",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cohorts", type=int, default=300)
     cohorts = parser.parse_args().cohorts
-    header = (
-        "task", "cases", "coverage", "naive", "worst 5 % of cohorts", "classes in a set", "one class",
-        "of these right",
-    )  # fmt: skip
-    table = []
-    for task, distance in TASKS.items():
-        for n in (20, 40):
-            rng = np.random.default_rng([n, int(100 * distance)])
-            readings = np.stack([one_cohort(n, distance, rng) for _ in range(cohorts)])
-            covered, size, right, covered_naively = np.moveaxis(readings, -1, 0)
-            single = size == 1
-            limits = wilson(covered.sum(), covered.size)
-            table.append(
-                (
-                    task,
-                    str(n),
-                    f"{covered.mean():.3f} ({limits.low:.3f} to {limits.high:.3f})",
-                    f"{covered_naively.mean():.3f}",
-                    f"{np.quantile(covered.mean(axis=1), 0.05):.2f}",
-                    f"{size.mean():.2f}",
-                    f"{single.mean():.2f}",
-                    f"{right.sum() / max(single.sum(), 1):.2f}",
-                )
-            )
-    print_table(header, table)
+    table = [row_of(task, n, cohorts) for task in TASKS for n in (20, 40)]
+    print_table(HEADER, table)
     settings = {"cohorts": cohorts, "new_cases": NEW, "classes": CLASSES, "folds": FOLDS}
-    save("prediction-sets", header, table, settings)
+    save("prediction-sets", HEADER, table, settings)
 
 
 if __name__ == "__main__":

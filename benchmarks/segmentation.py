@@ -413,6 +413,33 @@ def tile_of(small, corners, scale, row, column, glass):  # type: ignore[no-untyp
     return glass
 
 
+def parts_of(
+    home: Path, *, unet: bool, large: bool, real: Path | None, diagnosis: bool = True
+) -> list[Callable[[], list[Row]]]:
+    """The parts of the table, in their order; the cohorts are drawn if they are not there."""
+    fresh = home / "fresh"
+    draw(home)
+    draw(fresh, FRESH_SEED)
+    return [
+        *([lambda: [large_row(home)]] if large else []),
+        lambda: main_rows(home, unet=unet),
+        lambda: [fresh_row(home, fresh)],
+        lambda: gate_rows(home, fresh, real),
+        lambda: few_rows(home),
+        *([lambda: diagnosis_rows(home)] if diagnosis else []),
+    ]
+
+
+def run_parts(parts: Sequence[Callable[[], list[Row]]]) -> list[Row]:
+    """The rows, each part shown as it is known: all of it takes long."""
+    rows: list[Row] = []
+    for part in parts:
+        rows += (new := part())
+        print(*map(" | ".join, new), sep="\n", flush=True)
+    print_table(HEADER, rows)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
@@ -425,22 +452,8 @@ def main() -> None:
     if options.measure:
         measure(options.folder, options.measure)
         return
-    home, fresh = options.folder, options.folder / "fresh"
-    draw(home)
-    draw(fresh, FRESH_SEED)
-    parts: list[Callable[[], list[Row]]] = [
-        *([lambda: [large_row(home)]] if options.large else []),
-        lambda: main_rows(home, unet=options.unet),
-        lambda: [fresh_row(home, fresh)],
-        lambda: gate_rows(home, fresh, options.real),
-        lambda: few_rows(home),
-        *([] if options.no_diagnosis else [lambda: diagnosis_rows(home)]),
-    ]
-    rows: list[Row] = []
-    for part in parts:  # shown as they are known: all of it takes long
-        rows += (new := part())
-        print(*map(" | ".join, new), sep="\n", flush=True)
-    print_table(HEADER, rows)
+    what = {name: getattr(options, name) for name in ("unet", "large", "real")}
+    rows = run_parts(parts_of(options.folder, **what, diagnosis=not options.no_diagnosis))
     save("segmentation", HEADER, rows, {"unet": options.unet, "large": options.large})
 
 

@@ -78,10 +78,10 @@ class LadderOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings, Ladd
         },
     )
     tile: tuple[int, ...] = field(
-        default=(224,),
+        default=(),
         metadata={
-            "help": "Side of a tile in pixels: one for all scales, or one for each, separated by commas. "
-            "Small slides have no tile of 224 px at 4x.",
+            "help": "Side of a tile in pixels: one for all scales, or one for each, separated by commas. If "
+            "not given: 224, or less at a scale where a slide would have fewer than four tiles.",
             "panel": "Tiles",
             "split": ",",
         },
@@ -100,7 +100,7 @@ class LadderOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings, Ladd
         SplitSettings.__post_init__(self)
         if len(set(self.mpp)) < max(len(self.mpp), 2):
             raise UsageError(f"--mpp names two scales or more, each once; got {self.mpp}.")
-        if len(self.tile) not in (1, len(self.mpp)):
+        if len(self.tile) not in (0, 1, len(self.mpp)):
             raise UsageError(
                 f"--tile is one number, or one for each of {len(self.mpp)} scales; got {len(self.tile)}."
             )
@@ -135,4 +135,4 @@ def ladder(options: LadderOptions) -> None:
             progress=Bars(), notify=notify, **{name: getattr(options, name) for name in PASSED_ON},
         )  # fmt: skip
     show_tables([scales.table()])
-    say(f"Figure: {options.out / 'ladder.png'}. Table: {options.out / 'ladder.csv'}")
+    say(f"Figure: {options.out / 'ladder.png'}. Tables: {options.out / 'ladder.csv'}, ladder.json")

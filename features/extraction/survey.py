@@ -1,5 +1,6 @@
 """Survey a slide before any network runs: its region, its tumour fraction and its tiles."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -325,7 +326,7 @@ def allocate_tiles(
         cases.setdefault(job.case or f"slide {job.slide}", []).append(job)
     for case, slides in cases.items():
         counts = (
-            list(map_jobs(lambda job: _count_tiles(job, recipe), slides))
+            list(map_jobs(lambda job: count_tiles(job, [recipe])[0], slides))
             if len(slides) > 1
             else [0]
         )
@@ -347,12 +348,22 @@ def _grid_of_bag(slide: Slide, path: Path, recipe: Recipe) -> TileGrid:
     return TileGrid(bag.coords_l0, bag.coverage, recipe.tile, recipe.mpp, side)
 
 
-def _count_tiles(job: SlideJob, recipe: Recipe) -> int:
-    """The number of tiles of a slide; 0 if it cannot be read, which its own extraction will report."""
-    try:
+def count_tiles(job: SlideJob, recipes: Sequence[Recipe]) -> list[int]:
+    """The number of tiles of a slide by recipes that choose the same region; 0 where there is none.
+
+    A slide that cannot be read has none, which its own extraction will report.
+    """
+    with contextlib.suppress(FeaturesError):
         if job.from_tiles:
-            return len(job.open_tiles(recipe.tile, recipe.mpp).grid)
+            return [len(job.open_tiles(recipe.tile, recipe.mpp).grid) for recipe in recipes]
         with job.open() as slide:
-            return len(lay_tiles(slide, job, survey_slide(slide, job, recipe), recipe))
+            view = survey_slide(slide, job, recipes[0])
+            return [_n_tiles(slide, job, view, recipe) for recipe in recipes]
+    return [0] * len(recipes)
+
+
+def _n_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> int:
+    try:
+        return len(lay_tiles(slide, job, view, recipe))
     except FeaturesError:
         return 0

@@ -117,10 +117,12 @@ def _maps_of(
 ) -> dict[FitKey, TumourMap]:
     """What each segmenter makes of a slide, whose cells are read once."""
     drawn = DrawnSlide(job=replace(job, annotations=None, segmenter=None), full=False)
-    maps = {}
-    for key, segmenter in segmenters.items():  # what the first has read is there for the others
-        [slide] = read_for(segmenter, [drawn], folder, SegmentSettings())
-        maps[key] = tumour_map(segmenter, slide, bag)
+    maps, read = {}, {}
+    for key, segmenter in segmenters.items():
+        cells = segmenter.maps.sha256 if segmenter.maps else ""
+        if cells not in read:
+            [read[cells]] = read_for(segmenter, [drawn], folder, SegmentSettings())
+        maps[key] = tumour_map(segmenter, read[cells], bag)
     return maps
 
 

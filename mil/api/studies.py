@@ -38,7 +38,7 @@ def compare_scales(  # noqa: PLR0913 - what, and how it is run
     out: StrPath,
     recipe: "Recipe",
     mpp: Sequence[float] = (0.25, 0.5, 0.625, 1.0, 2.5),
-    tile: int | Sequence[int] = 224,
+    tile: int | Sequence[int] = (),
     task: "Task | None" = None,
     settings: "FitSettings | None" = None,
     split: "SplitSettings | None" = None,
@@ -49,8 +49,8 @@ def compare_scales(  # noqa: PLR0913 - what, and how it is run
 ) -> "Ladder":
     """Extract a cohort at several scales, and cross-validate one model at each in the same folds.
 
-    What an interrupted call has finished is used again. ``ladder.csv`` and ``ladder.png`` in the folder show
-    how many tiles and seconds a slide takes at each scale, and how well the model does.
+    What an interrupted call has finished is used again. ``ladder.csv``, ``ladder.json`` and ``ladder.png``
+    in the folder show how many tiles and seconds a slide takes at each scale, and how well the model does.
 
     Args:
         cohort: table with case, slide and the outcome.
@@ -59,7 +59,8 @@ def compare_scales(  # noqa: PLR0913 - what, and how it is run
         out: the folder; each scale has a store and a run in it.
         recipe: how to tile and embed, apart from scale and side.
         mpp: micrometres per pixel, two or more; the first is the baseline that the others are tested against.
-        tile: side of a tile in pixels: one for all scales, or one for each.
+        tile: side of a tile in pixels: one for all scales, or one for each; if not given 224, or less at a
+            scale where a slide would have fewer than four tiles.
         task: what is learnt; a diagnosis if not given.
         settings: how the model is trained.
         split: folds, repeats and seed.

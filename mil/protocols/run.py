@@ -148,6 +148,7 @@ def run_protocol(
     Raises:
         ProtocolError: a slide has no label, or the cohort cannot carry the protocol.
         RunError: the folder holds another run, or another process writes it.
+        BackboneError: the weights of a backbone are not there.
         LeakageError: weights have seen a case that would be tested.
         FitError: a slide cannot be used, or a training failed.
     """
@@ -173,6 +174,7 @@ def run_protocol(
             films=films,
         )
         questions = rerun.labels()
+        _check_weights(protocol)
         for arm in protocol.arms:
             rerun.splits(arm)  # a cohort that cannot carry the protocol is refused before any work
         run = new_run.start("protocol", _facts(protocol, labels, questions))
@@ -197,6 +199,20 @@ def run_protocol(
     write_json(new_run.path / "comparison.json", [pair.to_json() for pair in pairs])
     finish_run(run)
     return result
+
+
+def _check_weights(protocol: Protocol) -> None:
+    """Load every backbone once, so that weights which are not there are named before any work.
+
+    Raises:
+        BackboneError: naming them.
+    """
+    from features.backbones.registry import load_backbone
+
+    own = [arm for arm in protocol.arms if not (arm.start or arm.segments)]
+    recipes = [recipe for arm in own for recipe in protocol.recipes_of(arm)]
+    for recipe in {(one.backbone, one.weights): one for one in recipes}.values():
+        load_backbone(recipe.backbone, recipe.weights, stated=recipe.stated)
 
 
 def _facts(

@@ -5,6 +5,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from features.files.atomic import write_atomic
 from mil.figures.saving import ACCENT, INK, png_bytes, write_rows
+from mil.runs.files import write_json
 from mil.scales.ladder import Ladder
 
 
@@ -13,6 +14,8 @@ def draw_ladder(ladder: Ladder) -> Figure:
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     mpp = [rung.mpp for rung in ladder.rungs]
+    side = ladder.sides  # empty where all tiles have one
+    labels = [r.magnification + (f"\n{r.tile_px} px" if side else "") for r in ladder.rungs]
     for rung in ladder.rungs:
         estimate = rung.accuracy
         if estimate.low is not None and estimate.high is not None:
@@ -25,7 +28,7 @@ def draw_ladder(ladder: Ladder) -> Figure:
     right.set_title("seconds a slide", loc="left", fontsize=9)
     for axes in (left, right):
         axes.set_xscale("log")
-        axes.set_xticks(mpp, [rung.magnification for rung in ladder.rungs], fontsize=8)
+        axes.set_xticks(mpp, labels, fontsize=8)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
@@ -37,6 +40,9 @@ def draw_ladder(ladder: Ladder) -> Figure:
 
 
 def write_ladder(ladder: Ladder) -> None:
-    """Write ladder.csv and ladder.png into the ladder's folder."""
+    """Write ladder.csv, ladder.json and ladder.png into the ladder's folder."""
     write_rows(ladder.path / "ladder.csv", ladder.rows())
+    notes = list(ladder.table().notes)
+    document = {"model": ladder.model, "cases": ladder.n_cases, "scales": ladder.rows()}
+    write_json(ladder.path / "ladder.json", document | {"notes": notes})
     write_atomic(ladder.path / "ladder.png", png_bytes(draw_ladder(ladder)))

@@ -6,12 +6,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from features.errors import InputError
-from features.extraction.jobs import JobSettings, jobs_of_rows
+from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
 from features.extraction.run import Extraction, extract_jobs
+from features.extraction.survey import count_tiles
 from features.files.parse import parse_json
 from features.progress import Notify, Progress, Silent
 from features.recipe import Recipe
+from features.summary import listed
 from mil.data.table import read_table, split_train_test
 from mil.errors import RunError
 from mil.evaluation.display import Table, format_estimate, format_p
@@ -25,6 +29,8 @@ from mil.study import Study
 
 MAGNIFICATION_UM = 10.0  # 40x is nominally 0.25 micrometres per pixel
 ACCURACY = "accuracy"
+SIDES_PX = (224, 192, 160, 128, 96, 64, 32)  # of tiles; the first of which all slides have enough
+LEAST_TILES = 4  # of a slide: enough
 COST = "cost.json"  # in the folder of a scale: what its extraction took
 
 
@@ -34,6 +40,7 @@ class Rung:
 
     Attributes:
         mpp: micrometres per pixel.
+        tile_px: side of a tile in pixels.
         tiles: median number per slide.
         seconds_per_slide: to read and embed its tiles, on this machine.
         run: the cross-validation of its models.
@@ -42,6 +49,7 @@ class Rung:
     """
 
     mpp: float
+    tile_px: int
     tiles: float
     seconds_per_slide: float
     run: Run
@@ -74,16 +82,38 @@ class Ladder:
     n_cases: int
     rungs: tuple[Rung, ...]
 
+    @property
+    def sides(self) -> str:
+        """What tiles of several sides mean for the comparison, in a sentence; empty where all have one."""
+        largest = max(rung.tile_px for rung in self.rungs)
+        smaller = [rung for rung in self.rungs if rung.tile_px < largest]
+        if not smaller:
+            return ""
+        named = listed([f"{rung.magnification} ({rung.tile_px} px)" for rung in smaller])
+        return (
+            f"At {named} tiles are smaller than the {largest} px of the others, and the backbone sees them "
+            "enlarged: these scales differ in what a tile shows of the tissue, too."
+        )
+
     def table(self) -> Table:
         """One row per scale."""
         first = self.rungs[0].magnification
         return Table(
             "",
-            ("scale", "mpp", "tiles", "seconds a slide", self.label, f"p against {first}"),
+            (
+                "scale",
+                "mpp",
+                "side of a tile",
+                "tiles",
+                "seconds a slide",
+                self.label,
+                f"p against {first}",
+            ),
             [
                 (
                     rung.magnification,
                     f"{rung.mpp:g}",
+                    f"{rung.tile_px} px, {rung.tile_px * rung.mpp:.0f} µm",
                     f"{rung.tiles:.0f}",
                     f"{rung.seconds_per_slide:.1f}",
                     format_estimate(rung.accuracy),
@@ -94,6 +124,7 @@ class Ladder:
             (
                 f"{self.model}, {self.n_cases} cases in the same folds at every scale. Tiles: the median of "
                 "a slide. Seconds: to read and embed it on this machine.",
+                *filter(None, [self.sides]),
             ),
         )
 
@@ -103,6 +134,7 @@ class Ladder:
             {
                 "scale": rung.magnification,
                 "mpp": rung.mpp,
+                "tile_px": rung.tile_px,
                 "tiles": rung.tiles,
                 "seconds_per_slide": round(rung.seconds_per_slide, 3),
                 self.metric: rung.accuracy.value,
@@ -123,7 +155,7 @@ class ScaledSlides:
         settings: annotations and scale of the slides.
         recipe: how to tile and embed, apart from the scale.
         mpps: micrometres per pixel, in the order of the ladder; two or more.
-        tiles_px: side of a tile at each of them.
+        tiles_px: side of a tile at each of them; empty for the largest of which all slides have enough.
     """
 
     slides: Path
@@ -167,20 +199,38 @@ def climb_ladder(
             "A ladder has one model, and two scales or more, all different; got "
             f"mpp={','.join(f'{mpp:g}' for mpp in mpps)} and {len(plan.models)} models."
         )
-    if len(scaled.tiles_px) != len(mpps):
+    if scaled.tiles_px and len(scaled.tiles_px) != len(mpps):
         raise InputError(
             f"tile is one number, or one for each of {len(mpps)} scales; got {len(scaled.tiles_px)}."
         )
     rows, _ = split_train_test(read_table(study.table, study.reading))
     jobs = jobs_of_rows(rows, scaled.slides, scaled.settings)
+    sides = scaled.tiles_px or choose_sides(jobs, scaled.recipe, mpps)
     costs, runs = [], []
-    for mpp, tile_px in zip(mpps, scaled.tiles_px, strict=True):
+    for mpp, tile_px in zip(mpps, sides, strict=True):
         folder = out / f"mpp-{mpp:g}"
         at_scale = replace(scaled.recipe, mpp=mpp, tile=tile_px)
         costs.append(_extract(jobs, at_scale, folder, computing.progress, computing.notify))
         here = replace(study, store=folder / "store")
         runs.append(_cross_validate(here, plan, folder / "run", computing, overwrite=overwrite))
-    return _judge(out, study, plan.models[0], mpps, costs, runs)
+    return _judge(out, study, plan.models[0], list(zip(mpps, sides, strict=True)), costs, runs)
+
+
+def choose_sides(
+    jobs: Sequence[SlideJob], recipe: Recipe, mpps: Sequence[float]
+) -> tuple[int, ...]:
+    """Of each scale, the largest side of a tile of which every slide has enough; else of which it has most.
+
+    Slides that have no tile at all are left to the extraction, which names them.
+    """
+    recipes = [replace(recipe, mpp=mpp, tile=side) for mpp in mpps for side in SIDES_PX]
+    counts = np.array([count_tiles(job, recipes) for job in jobs])  # (slides, scales times sides)
+    counts = counts.reshape(len(jobs), len(mpps), len(SIDES_PX))
+    some = counts[counts.any(axis=(1, 2))]
+    if not len(some):
+        return SIDES_PX[:1] * len(mpps)
+    enough = np.minimum(some.min(axis=0), LEAST_TILES).argmax(axis=1)  # the first of the highest
+    return tuple(SIDES_PX[place] for place in enough)
 
 
 def _extract(
@@ -224,7 +274,7 @@ def _judge(
     out: Path,
     study: Study,
     model: str,
-    mpps: Sequence[float],
+    scales: Sequence[tuple[float, int]],
     costs: Sequence[dict[str, float]],
     runs: Sequence[Run],
 ) -> Ladder:
@@ -233,7 +283,7 @@ def _judge(
     estimates = [evaluate(table)[model].metrics for table in predictions]
     metric = ACCURACY if ACCURACY in estimates[0] else study.task.null_metric[0]
     rungs = []
-    for number, (mpp, cost, run) in enumerate(zip(mpps, costs, runs, strict=True)):
+    for number, ((mpp, tile_px), cost, run) in enumerate(zip(scales, costs, runs, strict=True)):
         p = None
         if number:
             [pair] = compare_tables(predictions[number], predictions[0]).pairs
@@ -241,6 +291,7 @@ def _judge(
         rungs.append(
             Rung(
                 mpp=mpp,
+                tile_px=tile_px,
                 tiles=cost["tiles"],
                 seconds_per_slide=cost["seconds"],
                 run=run,

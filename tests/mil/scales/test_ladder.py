@@ -6,13 +6,13 @@ import json
 import pytest
 
 from features.errors import InputError
-from features.extraction.jobs import JobSettings
+from features.extraction.jobs import JobSettings, SlideJob
 from features.recipe import Recipe
 from mil.errors import RunError
 from mil.evaluation.judge import compare_tables, evaluate
 from mil.report.ladder import write_ladder
 from mil.runs.cross_validation import Plan
-from mil.scales.ladder import ScaledSlides, climb_ladder
+from mil.scales.ladder import ScaledSlides, choose_sides, climb_ladder
 from mil.settings import FitSettings, SplitSettings
 from mil.study import Study
 from mil.tasks.diagnosis import Diagnosis
@@ -64,6 +64,9 @@ def test_each_scale_has_a_store_and_a_run_in_the_same_folds(folder, tmp_path):
     write_ladder(ladder)
     with (tmp_path / "l" / "ladder.csv").open(newline="") as file:
         assert [row["scale"] for row in csv.DictReader(file)] == ["4x", "2x"]
+    facts = json.loads((tmp_path / "l" / "ladder.json").read_text())
+    assert [row["tile_px"] for row in facts["scales"]] == [32, 32]
+    assert len(facts["notes"]) == 1
     assert (tmp_path / "l" / "ladder.png").read_bytes().startswith(b"\x89PNG")
     before = json.loads((tmp_path / "l" / "mpp-5" / "run" / "run.json").read_text())["finished"]
     again = climb(folder, tmp_path / "l")
@@ -80,3 +83,23 @@ def test_a_scale_without_tiles_is_refused_with_the_slide(folder, tmp_path):
             climb(folder, tmp_path / "l", mpps=mpps, tiles_px=tiles_px)
     with pytest.raises(InputError, match="tile is one number, or one for each of 2 scales; got 3"):
         climb(folder, tmp_path / "l", tiles_px=(32, 32, 64))
+
+
+def test_tiles_are_smaller_at_scales_that_have_no_room_and_that_is_said(folder, tmp_path):
+    ladder = climb(folder, tmp_path / "l", mpps=(2.5, 10.0), tiles_px=())
+    sides = [rung.tile_px for rung in ladder.rungs]
+    assert sides == [64, 32]
+    assert [rung.run.recipe["tile"] for rung in ladder.rungs] == sides
+    write_ladder(ladder)
+    facts = json.loads((tmp_path / "l" / "ladder.json").read_text())
+    assert [row["tile_px"] for row in facts["scales"]] == sides
+    assert "At 1x (32 px) tiles are smaller than the 64 px of the others" in facts["notes"][-1]
+
+
+def test_slides_without_any_tile_are_left_to_the_extraction(tmp_path):
+    recipe = Recipe(backbone="test_resnet", weights="random")
+    write_tiff(tmp_path / "s.tiff", [draw_slide(0)], mpp=2.5)
+    (tmp_path / "broken.tiff").write_text("no slide")
+    jobs = [SlideJob(slide=name, files=(tmp_path / f"{name}.tiff",)) for name in ("s", "broken")]
+    assert choose_sides(jobs[1:], recipe, (2.5, 5.0)) == (224, 224)
+    assert choose_sides(jobs, recipe, (2.5, 5.0)) == choose_sides(jobs[:1], recipe, (2.5, 5.0))

@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from features.errors import BackboneError
 from features.extraction.jobs import jobs_of_rows
 from mil.data.table import read_table
 from mil.errors import ProtocolError
@@ -93,6 +94,18 @@ def test_without_drawings_the_study_is_refused(study, table, tmp_path):
             NewRun(path=tmp_path / "run"), protocol, rows, jobs_of_rows(rows, study.source.slides),
             device="cpu",
         )  # fmt: skip
+
+
+def test_weights_that_are_not_there_are_named_before_any_work(study, table, tmp_path, monkeypatch):
+    monkeypatch.setattr("mil.protocols.rerun.Rerun.results", lambda _s: pytest.fail("work is done"))
+    protocol = with_changes(
+        load_protocol("usta-phase3"), ["extract.weights=lost.pth", "arms.backbone=test_resnet"]
+    )
+    rows = read_table(table)
+    jobs = jobs_of_rows(rows, study.source.slides, study.source.jobs)
+    with pytest.raises(BackboneError, match=r"lost\.pth"):
+        run_protocol(NewRun(path=tmp_path / "run"), protocol, rows, jobs, device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_its_u_net_arms_are_those_of_the_source():
