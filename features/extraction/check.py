@@ -11,8 +11,8 @@ from features.backbones.table import feature_dim
 from features.extraction.jobs import SlideJob
 from features.extraction.preflight import UNKNOWN_DIM, bag_bytes
 from features.extraction.slide_check import ScaleCheck, SlideCheck
-from features.recipe import ALWAYS_EXCLUDED, Recipe
-from features.regions.drawing import note_exclusions
+from features.recipe import Recipe
+from features.regions.drawing import note_excluded
 from features.regions.placement import note_reach
 from features.slides.find import leftovers, slide_files
 from features.slides.second_scans import SecondScan, find_second_scans, is_comparable
@@ -49,8 +49,7 @@ def summarise_checks(
     summary = Summary()
     _summarise_slides(summary, jobs, checks)
     classes = sum((check.classes for check in checks), Counter[str]())
-    misspelt = set(workload.recipe.exclude) - set(ALWAYS_EXCLUDED)
-    summary.warnings.extend(note_exclusions(misspelt, classes))
+    summary.warnings.extend(note_excluded(workload.recipe.exclude, classes))
     summary.warnings.extend(note_reach({check.slide: check.drawn_reach for check in checks}))
     _summarise_second_scans(summary, checks)
     _summarise_scanners(summary, checks)

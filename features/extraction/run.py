@@ -17,8 +17,8 @@ from features.errors import InputError, SlideError
 from features.extraction.identity import source_sha256
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.progress import Progress
-from features.recipe import ALWAYS_EXCLUDED, Recipe
-from features.regions.drawing import is_predicted, note_exclusions
+from features.recipe import Recipe
+from features.regions.drawing import is_predicted, note_excluded
 from features.regions.placement import note_reach
 from features.summary import listed
 
@@ -195,8 +195,7 @@ def _note_exclusions(recipe: Recipe, outcomes: Sequence[Outcome]) -> list[str]:
     by_slide = {o.slide: Counter(o.classes) for o in outcomes if o.status != "failed"}
     if not all(by_slide.values()):
         return []
-    misspelt = set(recipe.exclude) - set(ALWAYS_EXCLUDED)
-    return note_exclusions(misspelt, sum(by_slide.values(), Counter[str]()))
+    return note_excluded(recipe.exclude, sum(by_slide.values(), Counter[str]()))
 
 
 def seen_notes(weights: str, jobs: Sequence[SlideJob]) -> list[str]:

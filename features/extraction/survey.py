@@ -177,6 +177,27 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     )
 
 
+def place_drawing(slide: Slide, drawn: Region, everything: Region) -> tuple[str, float]:
+    """What there is to say of a drawing's frame; and how far all of it reaches, see ``Survey.drawn_reach``.
+
+    Args:
+        slide: an open slide.
+        drawn: what is taken from the drawing, in level-0 pixels.
+        everything: all of the drawing, likewise.
+
+    Raises:
+        SlideError: the slide cannot be read.
+    """
+    view = Survey(
+        overview=slide.thumbnail(OVERVIEW_PX),
+        size_l0=slide.size_l0,
+        mpp=slide.mpp,
+        drawn=drawn,
+        scales=_plausible_scales(slide),
+    )
+    return (view.placement.note if view.placement else ""), _reach(everything, slide)
+
+
 def _reach(drawn: Region, slide: Slide) -> float:
     ends = drawn.bounds[2:]
     corner, extent = slide.bounds_l0, slide.bounds_size_l0

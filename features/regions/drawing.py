@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from features.choices import closest, did_you_mean
 from features.errors import AnnotationError
+from features.recipe import ALWAYS_EXCLUDED
 
 Region = Polygon | MultiPolygon
 UNCLASSIFIED = "(unclassified)"
@@ -227,6 +228,28 @@ def note_exclusions(exclude: Iterable[str], counts: Mapping[str, int]) -> list[s
         for name in exclude
         if counts and not any(matches_class(written, name) for written in counts)
     ]
+
+
+def note_excluded(exclude: Collection[str], counts: Mapping[str, int]) -> list[str]:
+    """As ``note_exclusions``, which the default needs not; and a remark where the default is left out.
+
+    Args:
+        exclude: the names of the classes to exclude.
+        counts: how many annotations of the cohort each class has.
+    """
+    left = [
+        name
+        for name in ALWAYS_EXCLUDED
+        if name not in exclude and any(matches_class(written, name) for written in counts)
+    ]
+    notes = [
+        f"Class {name!r} of the annotations is not excluded, as exclude names other classes. Add it to "
+        "exclude if its areas are to be left out."
+        for name in left
+    ]
+    return (
+        note_exclusions([name for name in exclude if name not in ALWAYS_EXCLUDED], counts) + notes
+    )
 
 
 def _class_parts(name: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from mil.learning.crossval import Fitter, cross_validate
 from mil.segmentation.cross_validation import has_tumour, judged
 from mil.segmentation.folds import case_folds
 from mil.segmentation.learner import Learner, probabilities, tumour_ratio, with_reference
-from mil.segmentation.slides import DrawnSlide, ReadSlide, check_negatives
+from mil.segmentation.slides import DrawnSlide, ReadSlide, check_negatives, note_drawings
 from mil.settings import FitSettings
 
 INNER_FOLDS = 5
@@ -103,6 +103,8 @@ def cross_validate_segmented(  # noqa: PLR0913 - what, and how it is run
     slides = work.learner.read([*work.annotated, *work.others], progress)
     annotated = slides[: len(work.annotated)]
     check_negatives(annotated)
+    for note in note_drawings(annotated, work.learner.settings.exclude):
+        work.notify(note)
     tables = []
     for fold in folds:
         cohort = fold_cohort(work, fold, slides, annotated)

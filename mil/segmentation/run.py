@@ -41,6 +41,7 @@ from mil.segmentation.slides import (
     annotations_sha256,
     check_negatives,
     drawn_slides,
+    note_drawings,
 )
 
 SEGMENTER, SCORES, EVALUATION, MAPS = (
@@ -133,6 +134,8 @@ def train_segmenter(
             "than with learnt ones."
         )
     slides = learner.read(drawn, progress)
+    for note in note_drawings(slides, settings.exclude):
+        notify(note)
     check_backbone(learner.backbone, slides if n_folds else (), source.reserved())
     check_negatives(slides)
     evaluation = None
@@ -187,6 +190,8 @@ def evaluate_segmenter(
     segmenter = load_segmenter(file)
     settings = all_of_stored(SegmentSettings, segmenter.card.settings, CohortError)
     slides = read_for(segmenter, drawn, folder, settings, progress)
+    for note in note_drawings(slides, settings.exclude):
+        notify(note)
     masks: dict[str, dict[str, Any]] = {}
     for slide in slides:
         for method, mask in masks_of(segmenter, slide).items():

@@ -1,20 +1,25 @@
 """The slides of a segmenter: found by the table, opened, with their cells and what is drawn on them."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.errors import AnnotationMissing, InputError
 from features.extraction.identity import slide_fingerprints, source_sha256
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
+from features.extraction.survey import place_drawing
 from features.files.checksum import fingerprint
 from features.lowpower.cached_cells import SlideCells, read_cells
 from features.lowpower.feature_map import CellGrid, CellMap, lay_cells
 from features.progress import Notify
 from features.regions.annotations import annotation_sha256, read_annotations
+from features.regions.drawing import note_excluded
+from features.regions.placement import note_reach
 from features.slides.slide import Slide
+from features.summary import note_lines
 from mil.data.case import Row
 from mil.errors import CohortError
 from mil.segmentation.settings import SegmentSettings
@@ -52,6 +57,9 @@ class ReadSlide:
         target: what is drawn.
         cells: the cells' vectors by the name of the map.
         sources: all that identifies the slide, as ``Bag.sources``.
+        classes: how many annotations each class has.
+        misplaced: a remark on a drawing that seems to lie in another frame; empty if none does.
+        reach: how far the drawing reaches, as ``Survey.drawn_reach``.
     """
 
     drawn: DrawnSlide
@@ -59,6 +67,9 @@ class ReadSlide:
     target: Target
     cells: dict[str, SlideCells]
     sources: frozenset[str]
+    classes: Mapping[str, int] = field(default_factory=dict)
+    misplaced: str = ""
+    reach: float = math.nan
 
     @property
     def case(self) -> str:
@@ -100,8 +111,8 @@ def drawn_slides(
     for row in rows:
         if words[row.slide] not in (FULL, PARTIAL, ""):
             raise CohortError(
-                f"Line {row.line}: {COLUMN} is {row.other[COLUMN]!r}; it is full where all tumour of the "
-                "slide is drawn, partial or empty where some may not be."
+                f"Line {row.line}: {COLUMN} is {row.other[COLUMN]!r}, for slide {row.slide}. Write {FULL} "
+                f"where all tumour of the slide is drawn, and {PARTIAL}, or nothing, where some may not be."
             )
     missing = [job.slide for job in jobs if not _has_annotation(job)]
     if missing:
@@ -136,10 +147,12 @@ def read_slide(
     file = drawn.job.annotation()
     with drawn.job.open() as slide:
         grid = lay_cells(slide)
-        target = unknown_target(grid)
+        target, classes, placed = unknown_target(grid), Counter[str](), ("", math.nan)
         if file:
             drawing = read_annotations(file, slide.path)
             target = make_target(slide, grid, drawing, settings, full=drawn.full)
+            classes = drawing.histogram()
+            placed = place_drawing(slide, target.region, target.everything)
         identity = {"slide": source_sha256(drawn.job), "mpp": list(slide.mpp)}
         cells = {
             name: read_cells(
@@ -151,7 +164,31 @@ def read_slide(
             for name, cell_map in maps.items()
         }
         sources = slide_fingerprints(drawn.job, slide)
-    return ReadSlide(drawn=drawn, grid=grid, target=target, cells=cells, sources=sources)
+    return ReadSlide(
+        drawn=drawn,
+        grid=grid,
+        target=target,
+        cells=cells,
+        sources=sources,
+        classes=classes,
+        misplaced=placed[0],
+        reach=placed[1],
+    )
+
+
+def note_drawings(slides: Sequence[ReadSlide], exclude: Sequence[str]) -> list[str]:
+    """Remarks on drawings in another frame, and on classes to exclude that no drawing has.
+
+    Args:
+        slides: with what is drawn on them.
+        exclude: the names of the classes.
+    """
+    classes = sum((Counter(slide.classes) for slide in slides), Counter[str]())
+    return [
+        *note_lines((slide.name, [slide.misplaced]) for slide in slides if slide.misplaced),
+        *note_reach({slide.name: slide.reach for slide in slides}),
+        *note_excluded(exclude, classes),
+    ]
 
 
 def annotations_sha256(slides: Sequence[DrawnSlide]) -> str:

@@ -29,6 +29,7 @@ class Target:
         tissue: (rows, columns) True where there is tissue.
         full: whether all tumour of the slide is drawn.
         region: the drawn tumour less what is excluded, in level-0 pixels.
+        everything: all that is drawn, likewise.
     """
 
     tumour: NDArray[np.float32]
@@ -36,6 +37,7 @@ class Target:
     tissue: NDArray[np.bool_]
     full: bool
     region: Region = field(default_factory=MultiPolygon)
+    everything: Region = field(default_factory=MultiPolygon)
 
     @property
     def positive(self) -> NDArray[np.bool_]:
@@ -94,7 +96,8 @@ def make_target(
     known &= tumour + other_share <= 2 - SURE  # else drawn as both
     known &= grid.tissue | (tumour < 1 - SURE)
     region = polygonal_parts(translate(drawn - excluded, *frame.offset_l0))
-    return Target(tumour, known, grid.tissue, full, region)
+    everything = polygonal_parts(translate(everything, *frame.offset_l0))
+    return Target(tumour, known, grid.tissue, full, region, everything)
 
 
 def unknown_target(grid: CellGrid) -> Target:

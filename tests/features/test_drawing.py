@@ -13,7 +13,7 @@ from shapely.geometry import LinearRing
 
 from features.errors import AnnotationError
 from features.regions.annotations import read_annotations
-from features.regions.drawing import note_exclusions
+from features.regions.drawing import note_excluded, note_exclusions
 
 SQUARE = box_ring(0, 0, 10, 10)
 
@@ -353,3 +353,12 @@ def test_ring_without_pairs_is_named_so(tmp_path, ring):
 def test_ring_of_single_numbers_is_explained(tmp_path):
     with pytest.raises(AnnotationError, match="not a list of x, y pairs"):
         read(tmp_path, feature([[0], [1], [2], [0]]))
+
+
+def test_the_default_that_other_classes_replace_is_told():
+    counts = {"Tumor": 3, "Ignore*": 2}
+    assert note_excluded(["Ignore*"], counts) == []
+    assert note_excluded(["Tumor"], {"Tumor": 3}) == []
+    [note] = note_excluded(["tumor"], counts)
+    assert note.startswith("Class 'Ignore*' of the annotations is not excluded")
+    assert len(note_excluded(["Fold"], counts)) == 2

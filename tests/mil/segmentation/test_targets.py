@@ -11,7 +11,7 @@ from features.regions.annotations import read_annotations
 from features.slides.slide import open_slide
 from mil.errors import CohortError
 from mil.segmentation.settings import SegmentSettings
-from mil.segmentation.slides import check_negatives, drawn_slides
+from mil.segmentation.slides import check_negatives, drawn_slides, note_drawings
 from mil.segmentation.targets import make_target
 from tests.features.making import box_ring, feature, write_geojson, write_tiff
 from tests.mil.segmentation.conftest import draw_slide
@@ -148,3 +148,20 @@ def test_another_word_and_a_missing_drawing_are_refused(study, tmp_path):
             JobSettings(annotations=tmp_path / "empty"),
             print,
         )
+
+
+def test_drawings_in_another_frame_and_classes_that_none_has_are_told(study, learner, tmp_path):
+    """Before a segmenter learns from them, as before tiles are taken."""
+    for number in (1, 2):
+        ring = box_ring(88, 64, 216, 256) if number == 1 else box_ring(200, 230, 420, 420)
+        write_geojson(tmp_path / f"case-{number}.geojson", feature(ring))
+    table = tmp_path / "t.csv"
+    table.write_text("case,slide,annotated\ncase-1,case-1,full\ncase-2,case-2,full\n")
+    source = type(study.source)(
+        table=table, slides=study.source.slides, jobs=JobSettings(annotations=tmp_path)
+    )
+    notes = note_drawings(learner.read(source.read(print)), ["Ignore*", "Fold"])
+    assert len(notes) == 2
+    assert notes[0].startswith("case-2: ")
+    assert "lies outside the slide" in notes[0]
+    assert "Class 'Fold', which is to be excluded, is in none of the annotations" in notes[1]
