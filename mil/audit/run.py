@@ -193,8 +193,8 @@ def _add_confounders(
 ) -> None:
     if associations.largest is not None and associations.numeric > 1:
         summary.facts["chance"] = (
-            f"with permuted outcomes, the best of {associations.numeric} meaningless numbers reaches "
-            f"{judged.statistic} {associations.largest:.2f} or more in one cohort of twenty"
+            f"with shuffled outcomes, the best of {associations.numeric} meaningless numbers reaches "
+            f"{judged.statistic} {associations.largest:.2f} or more in one of twenty shuffles"
         )
     best = max(result for _, _, result in judged.achieved())
     for confounder in confounders:
