@@ -17,6 +17,7 @@ from cli.main import app
 from cli.options import plain
 from mil.evaluation.survival.evaluate import CAVEAT
 from mil.heads.table import MODELS
+from mil.version import __version__
 from tests.features.volumes.patients import cohort as write_patients
 from tests.manual import PAGES, README, REAL_CASES, REPO, TEXTS, WRITTEN, blocks, commands
 from tests.mil.fetch.made_services import running
@@ -194,6 +195,15 @@ def test_no_page_names_a_path_or_address_of_a_machine():
 
 def test_the_readme_is_short():
     assert len(TEXTS[README].splitlines()) <= 120
+
+
+def test_the_citation_and_the_changelog_are_of_this_version():
+    newest = re.search(r"^## (\S+) - (\S+)$", (REPO / "CHANGELOG.md").read_text(), re.M).groups()
+    cited = dict(
+        re.findall(r"^(version|date-released): (\S+)$", (REPO / "CITATION.cff").read_text(), re.M)
+    )
+    assert newest == (__version__, cited["date-released"])
+    assert cited["version"] == __version__
 
 
 def anchors(text):
