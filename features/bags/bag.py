@@ -23,7 +23,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +45,7 @@ from features.volumes.facts import VolumeFacts
 
 FORMAT, FORMAT_VERSION = "mil-bag", 1
 AXES = {"features": 2, "coords": 2, "coverage": 1, "tile_flags": 1}
-TILE_DATASETS = tuple(AXES)
+Parts = Mapping[str, Any]  # of an open file, by name
 PIXELS = "pixels-"  # begins fingerprints of decoded pixels, among those of files
 
 
@@ -177,27 +177,27 @@ def read_bag(path: Path | str) -> Bag:
         print(bag.features.shape, bag.coords_l0.shape)  # (N, D), (N, 2)
     """
     path = Path(path)
-    with _open_bag(path) as (file, root):
-        return _bag_in(path, file, root)
+    with _open_bag(path) as (arrays, root):
+        return _bag_in(path, arrays, root)
 
 
 def read_intact_bag(path: Path) -> Bag:
     """``validate_bag`` and ``read_bag`` in one."""
-    with _open_bag(path) as (file, root):
-        _check_data(path, file)
-        return _bag_in(path, file, root)
+    with _open_bag(path) as (arrays, root):
+        _check_data(path, arrays, root)
+        return _bag_in(path, arrays, root)
 
 
-def _bag_in(path: Path, file: Any, root: Mapping[str, Any]) -> Bag:
-    """The bag in an open file with these attributes."""
-    coords = file["coords"]
+def _bag_in(path: Path, arrays: Parts, root: Parts) -> Bag:
+    """The bag of an open file with these arrays and attributes."""
+    coords = arrays["coords"]
     geometry = dict(coords.attrs)
     side_l0 = geometry["patch_size_level0_exact"]
     return Bag(
         slide=str(root["slide"]),
-        features=map_dataset(path, file["features"]),
+        features=map_dataset(path, arrays["features"]),
         coords_l0=coords[:],
-        coverage=file["coverage"][:],
+        coverage=arrays["coverage"][:],
         side_l0=(float(side_l0[0]), float(side_l0[1])),
         size_l0=(int(geometry["level0_width"]), int(geometry["level0_height"])),
         mpp_l0=(float(geometry["level0_mpp_x"]), float(geometry["level0_mpp_y"])),
@@ -213,14 +213,14 @@ def _bag_in(path: Path, file: Any, root: Mapping[str, Any]) -> Bag:
         trained_on=tuple(json.loads(root["trained_on"])),
         trained_on_slides=tuple(json.loads(root.get("trained_on_slides", "[]"))),
         bounds_l0=(int(geometry["bounds"][0]), int(geometry["bounds"][1])),
-        thumbnail=file["thumbnail"][:].tobytes(),
-        tile_flags=file["tile_flags"][:],
+        thumbnail=arrays["thumbnail"][:].tobytes(),
+        tile_flags=arrays["tile_flags"][:],
         n_failed=int(root["n_failed"]),
         tumour_of_tissue=float(root.get("tumour_of_tissue", math.nan)),
         annotation_origin=str(root.get("annotation_origin", "")),
         reader=str(root.get("reader", "")),
         merged_sources=tuple(json.loads(root.get("merged_sources", "[]"))),
-        volume=_read_volume(path, file),
+        volume=_read_volume(path, arrays, root),
     )
 
 
@@ -230,15 +230,15 @@ def validate_bag(path: Path) -> None:
     Raises:
         BagError: it is not.
     """
-    with _open_bag(path) as (file, _):
-        _check_data(path, file)
+    with _open_bag(path) as (arrays, root):
+        _check_data(path, arrays, root)
 
 
 def read_request(path: Path) -> str | None:
     """The fingerprint of the request that a bag was made for; None if there is no complete bag."""
     try:
-        with _open_bag(path) as (file, root):
-            _check_data(path, file)
+        with _open_bag(path) as (arrays, root):
+            _check_data(path, arrays, root)
             return str(root["request_sha256"])
     except BagError:
         return None
@@ -246,21 +246,14 @@ def read_request(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _open_bag(path: Path) -> Any:
-    """Open a complete bag with its root's attributes; every error of a broken file becomes a BagError."""
-    with _naming_errors(path):
+    """A complete bag's arrays and attributes, opened once; errors of a broken file become a BagError."""
+    try:
         if not path.is_file():
             raise BagError(f"{path}: no such bag. Extract the slide first.")
         with open_hdf5(path) as file:
-            root = dict(file.attrs)
-            _check_record(path, file, root)
-            yield file, root
-
-
-@contextlib.contextmanager
-def _naming_errors(path: Path) -> Iterator[None]:
-    """Turn every error of a bag that is damaged or cannot be reached into a BagError that names it."""
-    try:
-        yield
+            root, arrays = dict(file.attrs), dict(file)
+            _check_record(path, arrays, root)
+            yield arrays, root
     except READ_ERRORS as error:
         if reason := access_problem(error):
             raise BagError(f"{path} {reason}") from error
@@ -269,7 +262,7 @@ def _naming_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_record(path: Path, file: Any, root: Mapping[str, Any]) -> None:
+def _check_record(path: Path, arrays: Parts, root: Parts) -> None:
     """Refuse a file whose root does not describe a complete bag, or whose arrays do not belong together."""
     if root.get("format") != FORMAT or root.get("complete") != 1:
         raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
@@ -280,37 +273,38 @@ def _check_record(path: Path, file: Any, root: Mapping[str, Any]) -> None:
             f"{path}: its record of slide, recipe and cases that its backbone was trained on has "
             "changed since it was written. Extract the slide again."
         )
-    arrays = {name: file[name] for name in TILE_DATASETS}
-    rows = {name: len(values) for name, values in arrays.items()}
+    shapes = {name: arrays[name].shape for name in AXES}
+    rows = {name: shape[0] for name, shape in shapes.items()}
     if set(rows.values()) != {root["n_tiles"]}:
         raise BagError(
             f"{path}: its record names {root['n_tiles']} tiles, its arrays have {rows}. "
             "Extract the slide again."
         )
-    axes = {name: values.ndim for name, values in arrays.items()}
-    if axes != AXES or arrays["coords"].shape[1] != 2:
+    axes = {name: len(shape) for name, shape in shapes.items()}
+    if axes != AXES or shapes["coords"][1] != 2:
         raise BagError(
             f"{path}: its arrays have {axes} axes and not {AXES}. Extract the slide again."
         )
 
 
-def _check_data(path: Path, file: Any) -> None:
+def _check_data(path: Path, arrays: Parts, root: Parts) -> None:
     """Refuse features that are not finite, and arrays that are not those that were written."""
-    if not all(np.isfinite(chunk).all() for chunk in chunks(file["features"])):
+    features = arrays["features"]
+    if not all(np.isfinite(chunk).all() for chunk in chunks(features)):
         raise BagError(f"{path}: features are not finite. Extract the slide again.")
-    data_sha256 = hash_arrays(chunks(file["features"]), file["coords"][:], file["coverage"][:])
-    if data_sha256 != file.attrs["data_sha256"]:
+    data_sha256 = hash_arrays(chunks(features), arrays["coords"][:], arrays["coverage"][:])
+    if data_sha256 != root["data_sha256"]:
         raise BagError(
             f"{path}: its data have changed since it was written. Extract the slide again."
         )
 
 
-def _read_volume(path: Path, file: Any) -> VolumeFacts | None:
+def _read_volume(path: Path, arrays: Parts, root: Parts) -> VolumeFacts | None:
     """The facts of the volume that the tiles are slices of."""
-    if "volume_sha256" not in file.attrs:
+    if "volume_sha256" not in root:
         return None
-    text = file["volume"][:].tobytes()
-    if hashlib.sha256(text).hexdigest() != file.attrs["volume_sha256"]:
+    text = arrays["volume"][:].tobytes()
+    if hashlib.sha256(text).hexdigest() != root["volume_sha256"]:
         raise BagError(
             f"{path}: its positions have changed since it was written. Extract it again."
         )
