@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from features.backbones.card import read_card
 from features.backbones.network_recipe import NetworkRecipe
-from features.backbones.networks import build_network
+from features.backbones.networks import build_network, names_and_shapes
 from features.backbones.pathology import ENCODERS
 from features.backbones.transformers_keys import (
     STYLES,
@@ -151,7 +151,7 @@ def load_network(recipe: NetworkRecipe, path: Path, *, written_here: bool = Fals
         BackboneError: the file is of another network; the message names the encoders whose it could be.
     """
     state = read_state(path)
-    with torch.device("meta"):
+    with names_and_shapes():
         network = build_network(recipe)
     fitted, misfit = _fit(state, network, recipe, written_here=written_here)
     if misfit:
@@ -167,7 +167,7 @@ def suggest_encoders(state: Mapping[str, Tensor]) -> str:
     for recipe in ENCODERS.values():
         if recipe.width != width:
             continue
-        with torch.device("meta"):
+        with names_and_shapes():
             network = build_network(recipe)
         if not _fit(state, network, recipe)[1]:
             names.append(recipe.name)

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import huggingface_hub
-import torch
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 from torch import nn
 
@@ -26,7 +25,7 @@ from features.backbones.file import (
     read_state,
 )
 from features.backbones.network_recipe import Interpolation, NetworkRecipe
-from features.backbones.networks import create, create_seeded
+from features.backbones.networks import create, create_seeded, names_and_shapes
 from features.errors import BackboneError
 
 SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
@@ -173,7 +172,7 @@ def _other_pooling(
         return {}
     if "global_pool" in arguments:
         raise ValueError(f"global_pool is {stated}, and in model_args {arguments['global_pool']}")
-    with torch.device("meta"):
+    with names_and_shapes():
         own = getattr(create(architecture, **arguments), "global_pool", None)
     if isinstance(own, str):
         return {} if own == stated else {"global_pool": stated}
@@ -198,7 +197,7 @@ def hub_network(recipe: NetworkRecipe, *, pretrained: bool, seed: int) -> nn.Mod
     except Exception as error:
         file = _weights_file(recipe)
         if pretrained and file:
-            with torch.device("meta"):
+            with names_and_shapes():
                 bare = create(recipe.name, **own).state_dict()
             misfit = describe_misfit(read_state(file), bare)
             raise _contradiction(

@@ -17,7 +17,7 @@ from features.backbones.file import (
 )
 from features.backbones.hub import cached_file, check_hub_reachable
 from features.backbones.network_recipe import HIDDEN, NetworkRecipe, Pooling
-from features.backbones.networks import PooledFeatures, create, create_seeded
+from features.backbones.networks import PooledFeatures, create, create_seeded, names_and_shapes
 from features.backbones.packaged import packaged_file, read_packaged
 from features.errors import BackboneError
 
@@ -106,7 +106,7 @@ def load_file(recipe: NetworkRecipe, path: Path, *, known: bool) -> nn.Module:
     overlay = {"file": str(path)}
     try:
         state = timm.models.load_state_dict(str(path))
-        with torch.device("meta"):
+        with names_and_shapes():
             own = create(name, **recipe.arguments).state_dict()
         misfit = describe_resized(state, own) or describe_values(state, own)
         network = create_seeded(

@@ -1,13 +1,15 @@
 """Networks built from their recipes, and what makes a feature vector of their last tokens or maps."""
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from features.backbones.network_recipe import HIDDEN, NetworkRecipe, Pooling
 from features.errors import BackboneError
@@ -212,6 +214,29 @@ def create(name: str, **arguments: Any) -> nn.Module:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     network: nn.Module = timm.create_model(name, **{"num_classes": 0} | arguments)
     return network
+
+
+# What timm and torch.nn.init draw weights with.
+DRAWING = {
+    Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_,
+    Tensor.fill_, Tensor.zero_,
+}  # fmt: skip
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out the drawing of weights: on torch's meta device, too, it takes a transformer's most time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in DRAWING or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def names_and_shapes() -> Iterator[None]:
+    """Networks that are built here have parameters with names, shapes and types, and no values."""
+    with torch.device("meta"), _NothingDrawn():
+        yield
 
 
 def create_seeded(name: str, seed: int, **arguments: Any) -> nn.Module:

@@ -25,6 +25,7 @@ from features.backbones.networks import (
     create,
     create_seeded,
     measure_dim,
+    names_and_shapes,
     weights_fingerprint,
 )
 from features.backbones.pathology import find_encoder
@@ -106,7 +107,7 @@ def _resolve(name: str) -> BackboneEntry:
     if timm.is_model(plain):
         _check_tag(plain)
         if plain != name:  # refused before any work where there are no such layers
-            with torch.device("meta"):
+            with names_and_shapes():
                 PooledFeatures(create(plain), "hidden")
         return BackboneEntry(name, plain, keeps_hidden=plain != name)
     names = list(dict.fromkeys([*list_backbones(), *timm.list_models()]))

@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from features.backbones.card import scale_notes
 from features.backbones.file import _fit, load_network
-from features.backbones.networks import PooledFeatures, build_network
+from features.backbones.networks import PooledFeatures, build_network, names_and_shapes
 from features.backbones.pathology import ENCODERS, find_encoder
 from features.backbones.registry import Backbone, load_backbone, resolve_name
 from features.backbones.transformers_keys import fit_positions, to_timm_names
@@ -78,7 +78,7 @@ SMALL = ("kaiko-vits16", "lunit-dino-s16", "gigapath-flash")
 
 @cache
 def on_meta(name):
-    with torch.device("meta"):
+    with names_and_shapes():
         return build_network(ENCODERS[name]).eval()
 
 
@@ -371,8 +371,21 @@ def test_a_file_of_another_side_is_not_resized_in_silence(tmp_path):
     assert (backbone.input_px, backbone.dim) == (224, 384)
 
 
+@pytest.mark.parametrize("name", [*SMALL, "ctranspath", "conch"])
+def test_names_and_shapes_are_those_of_the_network(name):
+    """Nothing is drawn for them, and what is built afterwards is drawn as ever."""
+    real = build_network(ENCODERS[name])
+    with names_and_shapes():
+        bare = build_network(ENCODERS[name])
+    assert all(value.is_meta for value in bare.state_dict().values())
+    assert {key: (v.shape, v.dtype) for key, v in bare.state_dict().items()} == {
+        key: (v.shape, v.dtype) for key, v in real.state_dict().items()
+    }
+    assert torch.nn.Linear(8, 8).weight.std() > 0
+
+
 def test_a_file_of_another_family_is_refused_with_a_name_that_works(tmp_path):
-    with torch.device("meta"):
+    with names_and_shapes():
         shapes = build_network(ENCODERS["gigapath-flash"]).state_dict()
     path = tmp_path / "w.safetensors"
     save_file({key: torch.zeros(value.shape) for key, value in shapes.items()}, path)
@@ -391,7 +404,7 @@ def made_file(path, shapes):
 
 def shapes_of(name, **arguments):
     """The shapes of a network of timm, with its classifier."""
-    with torch.device("meta"):
+    with names_and_shapes():
         network = timm.create_model(name, **arguments)
     return {key: value.shape for key, value in network.state_dict().items()}
 
@@ -488,7 +501,7 @@ def test_another_table_of_positions_is_not_resized_for_any_encoder():
 
 
 def test_quantised_weights_are_refused_in_one_line(tmp_path):
-    with torch.device("meta"):
+    with names_and_shapes():
         own = build_network(ENCODERS["kaiko-vits16"]).state_dict()
     state = {key: torch.zeros(value.shape) for key, value in own.items()}
     state["blocks.3.mlp.fc1.weight"] = state["blocks.3.mlp.fc1.weight"].to(torch.int8)
