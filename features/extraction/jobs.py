@@ -13,7 +13,7 @@ from features.errors import InputError, ScaleError, SlideError
 from features.progress import Progress
 from features.recipe import NO_PLACES, SEGMENTED, VOLUME
 from features.regions.annotations import find_annotation
-from features.slides.dicom import series_files
+from features.slides.dicom import note_unnamed, series_files
 from features.slides.find import name_of, slide_files, slides_in
 from features.slides.names import is_film_name
 from features.slides.rehearsal import open_slide
@@ -261,11 +261,11 @@ def find_tile_images(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _why_no_tiles(folder: Path) -> str:
-    """What keeps the images of a folder from being tiles; empty if it has no images, or nothing does."""
+    """What keeps the files of a folder from being slides or tiles; empty if nothing does."""
     from features.tiles.folders import IMAGE_SUFFIXES, group_tiles
 
     if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*")):
-        return ""
+        return note_unnamed(folder)
     try:
         group_tiles(folder)
     except SlideError as error:

@@ -11,7 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from features.summary import listed
+
 SERIES, TRANSFER_SYNTAX, MODALITY = (0x0020, 0x000E), (0x0002, 0x0010), (0x0008, 0x0060)
+SLIDES = "SM"  # slide microscopy
 LONG_VRS = {
     b"OB",
     b"OD",
@@ -70,6 +73,26 @@ def series_of_folder(folder: Path, _changed: int) -> tuple[tuple[Path, ...], ...
         if path.suffix.lower() == ".dcm" and not path.name.startswith(".") and path.is_file():
             groups[read_elements(path).get(SERIES) or f"alone: {path.name}"].append(path)
     return tuple(tuple(files) for files in groups.values())
+
+
+def other_modality(path: Path) -> str:
+    """``CT``, if a file is DICOM of another modality than slide microscopy; else empty."""
+    modality = read_elements(path).get(MODALITY, "") if path.suffix.lower() == ".dcm" else ""
+    return modality if modality != SLIDES else ""
+
+
+def note_unnamed(folder: Path) -> str:
+    """A sentence, after a blank, on DICOM files without an ending, as archives export them; empty if none."""
+    names = [
+        path.name
+        for path in sorted(folder.rglob("*"))
+        if not path.suffix and path.is_file() and MODALITY in read_elements(path)
+    ]
+    if not names:
+        return ""
+    return (
+        f" Files without an ending are DICOM ({listed(names)}): give their names the ending .dcm."
+    )
 
 
 def transfer_syntax_kind(path: Path) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import SlideError, TileError
-from features.slides.dicom import transfer_syntax_kind
+from features.slides.dicom import other_modality, transfer_syntax_kind
 from features.slides.jpeg_tiles import JpegTiles
 from features.slides.tiff_tags import check_tags, undecodable_pixels
 
@@ -128,6 +128,8 @@ def _other_content(path: Path) -> str:
         start = file.read(TEXT_BYTES)
     if not start:
         return "the file is empty. Copy it again."
+    if modality := other_modality(path):
+        return f"it is DICOM of modality {modality}, no slide. Keep scans in a folder of their own."
     if path.suffix.lower() not in TEXT_SUFFIXES and b"\0" not in start:
         with contextlib.suppress(UnicodeDecodeError):
             text = start.decode("utf-8").strip()

@@ -162,7 +162,12 @@ def _same(first: float, second: float, ratio: float) -> bool:
 
 
 def _power_notes(properties: Mapping[str, str], scale: tuple[float, float]) -> tuple[str, ...]:
-    """A note where the magnification in the file and the scale do not agree."""
+    """A note where the magnification in the file and the scale do not agree, or why they may not."""
+    if "RESAMPLED" in (properties.get(f"dicom.ImageType[{n}]") for n in range(2, 5)):
+        return (
+            f"The largest picture of this DICOM series, at {scale[0]:.4g} µm per pixel, was made from a "
+            "larger one that is not there. Put all files of the series into one folder.",
+        )
     try:
         power = float(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER, ""))
     except ValueError:

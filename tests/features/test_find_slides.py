@@ -4,12 +4,19 @@ import struct
 
 import pytest
 
-from features.errors import AnnotationMissing
+from features.errors import AnnotationMissing, InputError, SlideError
 from features.extraction.jobs import SlideJob, jobs_of_paths, jobs_of_rows
 from features.regions.annotations import find_annotation
-from features.slides.dicom import read_elements, series_files, transfer_syntax_kind
+from features.slides.dicom import (
+    other_modality,
+    read_elements,
+    series_files,
+    transfer_syntax_kind,
+)
 from features.slides.find import find_slides, leftovers, slides_in
 from features.slides.names import short_name
+from features.slides.pixels import open_handle
+from tests.small_series import dataset, save
 
 EXPLICIT, IMPLICIT_UID = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2"
 
@@ -189,3 +196,23 @@ def test_a_table_may_name_a_slide_without_its_second_ending(tmp_path):
     assert slides_in(tmp_path)["a"] == slides_in(tmp_path)["a.ome"] == (tmp_path / "a.ome.tif",)
     (tmp_path / "a.tif").write_bytes(b"x")
     assert slides_in(tmp_path)["a"] == (tmp_path / "a.tif",)
+
+
+@pytest.mark.parametrize("modality", ["CT", "PT", "RTDOSE"])
+def test_dicom_of_another_modality_is_named(tmp_path, modality):
+    path = tmp_path / "0001.dcm"
+    save(dataset(path, modality))
+    assert other_modality(path) == modality
+    with pytest.raises(SlideError, match=f"it is DICOM of modality {modality}, no slide"):
+        open_handle(path)
+    save(dataset(tmp_path / "slide.dcm", "SM"))
+    assert other_modality(tmp_path / "slide.dcm") == ""
+
+
+def test_dicom_files_without_an_ending_are_named(tmp_path):
+    (tmp_path / "DISK1").mkdir()
+    for name in ("IM7", "IM8"):
+        save(dataset(tmp_path / "DISK1" / name, "SM"))
+    (tmp_path / "README").write_text("words")
+    with pytest.raises(InputError, match=r"without an ending are DICOM \(IM7, IM8\)"):
+        jobs_of_paths([tmp_path])

@@ -86,3 +86,15 @@ def test_pixels_that_are_no_squares_are_noted(y, noted):
     assert scale.mpp == (0.5, float(y))
     assert len(scale.notes) == noted
     assert all(f"0.5 µm per pixel across and {y} down" in note for note in scale.notes)
+
+
+def test_a_series_without_its_largest_picture_is_noted():
+    kind = {"dicom.ImageType[0]": "DERIVED", "dicom.ImageType[3]": "RESAMPLED"}
+    scale = {
+        "openslide.mpp-x": "1.84",
+        "openslide.mpp-y": "1.84",
+        "openslide.objective-power": "20",
+    }
+    (note,) = scale_of(scale | kind).notes
+    assert "at 1.84 µm per pixel, was made from a larger one that is not there" in note
+    assert "larger one" not in scale_of(scale | kind | {"dicom.ImageType[3]": "NONE"}).notes[0]
