@@ -33,7 +33,9 @@ class Fetching(Transfer):
 
     PANEL: ClassVar[str] = ""
 
-    out: Path = field(metadata={"help": "The folder to fill with files, cohort.csv and manifest.csv."})
+    out: Path = field(
+        metadata={"help": "The folder to fill with files, cohort.csv and manifest.csv."}
+    )
     dry_run: bool = field(
         default=False,
         metadata={"help": "Show cases and bytes, and fetch nothing.", "once": True},

@@ -22,7 +22,12 @@ from mil.protocols.questions import LabelCount, describe_question
 from mil.protocols.rerun import Rerun
 from mil.runs.files import PREDICTIONS, write_json
 from mil.runs.record import NewRun, finish_run
+from mil.segmentation.slides import COLUMN
 
+UNMARKED = (
+    f"The table has no column {COLUMN}: every slide counts as drawn in full, and tumour that nobody drew as "
+    "a mistake of the segmenter. Write partial for slides on which some may be missing."
+)
 COLUMNS = ("arm", "backbone", "measure", "published", "measured", "low", "high", "cases", "tiles")
 
 
@@ -179,6 +184,8 @@ def run_protocol(
             rerun.splits(arm)  # a cohort that cannot carry the protocol is refused before any work
         run = new_run.start("protocol", _facts(protocol, labels, questions))
         notify(f"{protocol.title}. {protocol.source}.")
+        if any(arm.segments for arm in protocol.arms) and not any(COLUMN in r.other for r in rows):
+            notify(UNMARKED)
         for name, counts in questions.items():
             for sentence in describe_question(name, counts):
                 notify(sentence)

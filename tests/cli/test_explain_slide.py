@@ -308,7 +308,7 @@ def test_a_slide_is_explained_beside_bags_that_answers_were_made_of(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "reason"),
     [
         ({"settings": {"segment": "per-fold"}}, "Each fold of .* has a segmenter of its own.*predict_slides"),
         ({"settings": {"finetune": "per-fold"}}, "has a backbone of its own"),
@@ -316,12 +316,12 @@ def test_a_slide_is_explained_beside_bags_that_answers_were_made_of(tmp_path):
     ],
 )  # fmt: skip
 def test_a_new_slide_whose_tiles_a_segmenter_selects_is_refused_first(
-    trained, tmp_path, facts, said
+    trained, tmp_path, facts, reason
 ):
     info = json.loads((trained / "run.json").read_text())
     for name, values in facts.items():
         info[name] |= values
     (trained / "run.json").write_text(json.dumps(info))
     (tmp_path / "x.tiff").touch()
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=reason):
         mil.open_run(trained).write_map(tmp_path / "x.tiff", tmp_path / "out")

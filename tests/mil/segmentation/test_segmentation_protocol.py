@@ -10,7 +10,7 @@ from features.extraction.jobs import jobs_of_rows
 from mil.data.table import read_table
 from mil.errors import ProtocolError
 from mil.protocols.protocol import load_protocol, with_changes
-from mil.protocols.run import run_protocol
+from mil.protocols.run import UNMARKED, run_protocol
 from mil.protocols.segmentation import FIELD_CELLS, deal_fields, without_field
 from mil.runs.record import NewRun
 
@@ -36,15 +36,18 @@ def result(study, table, tmp_path_factory):
         load_protocol("usta-phase3"), [f"arms={';'.join(quick_arms)}", *CHANGES]
     )
     protocol.check()
-    rows = read_table(table)
-    return run_protocol(
+    rows, notes = read_table(table), []
+    made = run_protocol(
         NewRun(path=tmp_path_factory.mktemp("run") / "run"),
         protocol,
         rows,
         jobs_of_rows(rows, study.source.slides, study.source.jobs),
         device="cpu",
         workers=1,
+        notify=notes.append,
     )
+    assert notes[1] == UNMARKED
+    return made
 
 
 def test_both_splits_stand_side_by_side_with_colour_beside_them(result):
