@@ -166,7 +166,9 @@ class VolumeRecipe:
                     f"windows must be written MODALITY=LOW:HIGH; got {text!r}. Write CT=-160:240."
                 ) from error
             if not low < high or not (math.isfinite(low) and math.isfinite(high)):
-                raise InputError(f"windows must run from low to high; got {text!r}. Write CT=-160:240.")
+                raise InputError(
+                    f"windows must run from low to high; got {text!r}. Write CT=-160:240."
+                )
             parsed[modality] = (low, high)
         return parsed
 
