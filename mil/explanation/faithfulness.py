@@ -265,35 +265,30 @@ def infidelity(
     the best uniform score, so that models and methods compare. None if only rounding is left: for an
     answer that does not move, and for a single tile.
     """
-    from captum.metrics import infidelity as captum_infidelity
-
-    generator = torch.Generator().manual_seed(seed)
-    left_out = (torch.rand(samples, len(target.bag), generator=generator) < 0.5).double()
-    keep = torch.ones(1, len(target.bag), dtype=torch.float64)
-
-    def score(masks: Tensor) -> Tensor:
-        return torch.from_numpy(target.subset_scores(masks.numpy() > 0.5))
-
-    change = score(keep) - score(keep - left_out)
+    left_out, change = _random_halves(target, samples, seed)
 
     def best_fit_infidelity(columns: Tensor) -> float:
-        solution = torch.linalg.lstsq(left_out @ columns, change[:, None], driver="gelsd")
-        return float(
-            captum_infidelity(
-                score,
-                lambda masks: (left_out, masks - left_out),
-                keep,
-                (columns @ solution[0]).T,
-                n_perturb_samples=samples,
-            )
-        )
+        predictors = left_out @ columns
+        solution = torch.linalg.lstsq(predictors, change[:, None], driver="gelsd").solution
+        return float((predictors @ solution - change[:, None]).square().mean())
 
     uniform = torch.ones(len(target.bag), 1, dtype=torch.float64)
     unexplained = best_fit_infidelity(uniform)
-    if math.sqrt(unexplained) <= SAME_SCORE * (1 + abs(float(score(keep)))):
+    whole = target.subset_scores(np.ones((1, len(target.bag)), dtype=bool))
+    if math.sqrt(unexplained) <= SAME_SCORE * (1 + abs(float(whole[0]))):
         return None
     values = torch.from_numpy(scores.values)[:, None]
     return best_fit_infidelity(torch.cat([values, uniform], dim=1)) / unexplained
+
+
+@lru_cache(maxsize=1)  # the same for all maps of a bag
+def _random_halves(target: ExplanationTarget, samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Tiles that leave (S, N), ones and zeros, and by how much the score falls then (S,); both float64."""
+    generator = torch.Generator().manual_seed(seed)
+    left_out = torch.rand(samples, len(target.bag), generator=generator) < 0.5
+    keep = torch.cat([torch.ones(1, len(target.bag), dtype=torch.bool), ~left_out])
+    scores = torch.from_numpy(target.subset_scores(keep.numpy()))
+    return left_out.double(), scores[0] - scores[1:]
 
 
 def sensitivity(

@@ -1,6 +1,7 @@
 """How the score changes when regions of neighbouring tiles are left out of the bag."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ N_PERMUTATIONS = 50
 SEED = 0
 
 
+@lru_cache(maxsize=1)  # the same for all maps of a bag
 def assign_regions(target: ExplanationTarget, at_most: int = N_REGIONS) -> NDArray[np.int64]:
     """(N,) the region of each tile: compact groups by k-means of the tiles' positions."""
     from sklearn.cluster import KMeans

@@ -197,14 +197,22 @@ class Head(nn.Module, ABC):
         kind = features.device.type
         lower = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if lower else torch.float32
-        scaled = features.new_empty(features.shape, dtype=dtype)  # (B, N, D)
-        for start in range(0, features.shape[1], ROWS_AT_ONCE):
-            rows = features[:, start : start + ROWS_AT_ONCE].float()
-            if self.knots.numel():
-                rows = to_scores(rows, self.knots, self.scores)
-            scaled[:, start : start + ROWS_AT_ONCE] = (rows - self.shift) / self.scale
+        if features.shape[1] <= ROWS_AT_ONCE:
+            scaled = self._scale(features).to(dtype)
+        else:
+            scaled = features.new_empty(features.shape, dtype=dtype)  # (B, N, D)
+            for start in range(0, features.shape[1], ROWS_AT_ONCE):
+                rows = slice(start, start + ROWS_AT_ONCE)
+                scaled[:, rows] = self._scale(features[:, rows])
         # Padding may contain anything, even NaN, and NaN times zero is NaN.
         return scaled if mask.all() else scaled.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+    def _scale(self, rows: Tensor) -> Tensor:
+        """(B, N, D) float32, centred and scaled."""
+        rows = rows.float()
+        if self.knots.numel():
+            rows = to_scores(rows, self.knots, self.scores)
+        return (rows - self.shift).div_(self.scale)
 
     @classmethod
     def takes_steps(cls) -> bool:
