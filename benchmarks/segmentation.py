@@ -13,7 +13,6 @@ slides of other kinds, whose outlines a segmenter of the demo must not promise a
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from benchmarks.table import print_table, save
+from benchmarks.table import peak_mib, print_table, save
 from features.bags.bag import read_bag, write_bag
 from features.bags.select import select_tiles
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
@@ -352,7 +351,7 @@ def measure(folder: Path, path: Path) -> None:
     segmenter = load_segmenter(folder / "segmenter.safetensors")
     with open_slide(next((folder / "slides").glob("*.tiff"))) as slide:
         segmenter.tumour_map(slide)  # all libraries are loaded
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+    before = peak_mib()
     assert segmenter.maps
     started, counted = time.process_time(), CountedWindows(segmenter.maps)
     with open_slide(path) as slide:
@@ -364,7 +363,7 @@ def measure(folder: Path, path: Path) -> None:
     print(
         json.dumps(
             {
-                "grown_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+                "grown_mib": peak_mib() - before,
                 "seconds": time.process_time() - started,
                 "windows": counted.n,
                 "all_windows": int(np.prod([-(-side // step) for side in grid.shape])),
