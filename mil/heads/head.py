@@ -191,8 +191,8 @@ class Head(nn.Module, ABC):
     def standardise(self, features: Tensor, mask: Tensor) -> Tensor:
         """(B, N, D) centred and scaled, zero on padding; in the format of autocast where that is on.
 
-        A few rows at a time: they stay in the cache, and no bag is copied to single precision if the
-        computation is in half precision.
+        Rows of large bags a few at a time: they stay in the cache, and no such bag is copied to single
+        precision if the computation is in half precision.
         """
         kind = features.device.type
         lower = torch.is_autocast_enabled(kind)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from captum.metrics import infidelity as captum_infidelity
 from PIL import Image
 from scipy.stats import wilcoxon
 from sklearn.metrics import roc_auc_score
@@ -249,6 +250,29 @@ def test_infidelity_is_that_of_a_loop():
     even = count * (count @ change) / (count @ count)
     expected = ((scaled - change) ** 2).mean() / ((even - change) ** 2).mean()
     assert infidelity(target, scores) == pytest.approx(expected, rel=1e-4)
+
+
+def test_infidelity_is_that_of_captum():
+    target = untrained("abmil", n_tiles=15)
+    scores = METHODS["single-tile"](target)
+    generator = torch.Generator().manual_seed(0)
+    out = (torch.rand(200, 15, generator=generator) < 0.5).double()
+    keep = torch.ones(1, 15, dtype=torch.float64)
+
+    def score(masks):
+        return torch.from_numpy(target.subset_scores(masks.numpy() > 0.5))
+
+    def unexplained(columns):
+        change = score(keep) - score(keep - out)
+        weights = np.linalg.lstsq((out @ columns).numpy(), change.numpy(), rcond=None)[0]
+        fitted = (columns @ torch.from_numpy(weights))[None]
+        perturb = lambda masks: (out, masks - out)  # noqa: E731
+        return float(captum_infidelity(score, perturb, keep, fitted, n_perturb_samples=200))
+
+    uniform = torch.ones(15, 1, dtype=torch.float64)
+    both = torch.cat([torch.from_numpy(scores.values)[:, None], uniform], dim=1)
+    expected = unexplained(both) / unexplained(uniform)
+    assert infidelity(target, scores) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("n_tiles", [1, 20])
