@@ -100,24 +100,24 @@ def doubtful_columns(
         if reason:
             doubtful[name] = reason
     if not doubtful and values is not None:
-        label = _label_among(values, bag_of)
-        if label is not None and not any(fnmatchcase(names[label], one) for one in trusted):
-            return {names[label]: "a few whole numbers beside measurements, as a label is"}
+        codes = _codes_among(values, bag_of)
+        if codes is not None and not any(fnmatchcase(names[codes], one) for one in trusted):
+            return {names[codes]: "a few whole numbers beside measurements, as a label is"}
     return doubtful
 
 
-def _label_among(values: NDArray[np.float64], bag_of: NDArray[np.int64] | None) -> int | None:
+def _codes_among(values: NDArray[np.float64], bag_of: NDArray[np.int64] | None) -> int | None:
     """The one column of a few whole numbers among measurements, where every bag has one row."""
     if bag_of is None or len(np.unique(bag_of)) < len(values) or len(values) < ENOUGH_BAGS:
         return None
     n_values = [len(np.unique(column)) for column in values.T]
-    labels = [n for n, count in enumerate(n_values) if 1 < count <= FEW_VALUES]
-    others = [count for n, count in enumerate(n_values) if n not in labels]
-    if len(labels) != 1 or len(others) < 2 or min(others) < len(values) / 2:
+    coded = [n for n, count in enumerate(n_values) if 1 < count <= FEW_VALUES]
+    others = [count for n, count in enumerate(n_values) if n not in coded]
+    if len(coded) != 1 or len(others) < 2 or min(others) < len(values) / 2:
         return None
-    column = values[:, labels[0]]
+    column = values[:, coded[0]]
     _, counts = np.unique(column, return_counts=True)
-    return labels[0] if counts.min() > 1 and (column == np.round(column)).all() else None
+    return coded[0] if counts.min() > 1 and (column == np.round(column)).all() else None
 
 
 def numbered_columns(names: Sequence[str]) -> frozenset[str]:
