@@ -162,7 +162,7 @@ def _show_answers(answers: "Answers") -> None:
     for row in answers.slides:
         for text in (row.reason, *row.notes):
             if text and text not in UNPROMISED:  # that is said once, of all
-                complain(f"{row.slide}: {text}")
+                complain(f"{row.slide}: {text.removeprefix(f'{row.slide}: ')}")
     for text in answers.warnings():
         complain(text)
     say(f"{answers.promise} {predictor.reader.record}".strip())

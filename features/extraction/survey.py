@@ -369,17 +369,22 @@ def _grid_of_bag(slide: Slide, path: Path, recipe: Recipe) -> TileGrid:
     return TileGrid(bag.coords_l0, bag.coverage, recipe.tile, recipe.mpp, side)
 
 
-def count_tiles(job: SlideJob, recipes: Sequence[Recipe]) -> list[int]:
+def count_tiles(job: SlideJob, recipes: Sequence[Recipe], enough: float = math.inf) -> list[int]:
     """The number of tiles of a slide by recipes that choose the same region; 0 where there is none.
 
+    At a scale where a recipe has ``enough`` of them, those after it count as many, and lay none.
     A slide that cannot be read has none, which its own extraction will report.
     """
     with contextlib.suppress(FeaturesError):
         if job.from_tiles:
             return [len(job.open_tiles(recipe.tile, recipe.mpp).grid) for recipe in recipes]
         with job.open() as slide:
-            view = survey_slide(slide, job, recipes[0])
-            return [_n_tiles(slide, job, view, recipe) for recipe in recipes]
+            view, counts, numbers = survey_slide(slide, job, recipes[0]), dict[float, int](), []
+            for recipe in recipes:
+                if counts.get(recipe.mpp, 0) < enough:
+                    counts[recipe.mpp] = _n_tiles(slide, job, view, recipe)
+                numbers.append(counts[recipe.mpp])
+            return numbers
     return [0] * len(recipes)
 
 

@@ -55,7 +55,7 @@ class Answer:
         candidates: the answers that cannot be told apart.
         unlike: see ``Likeness.ratio``; NaN where it is not known.
         mask: where its tiles come from: ``annotations``, ``segmenter``, ``segmenters`` (one of each fold,
-            for its fit), ``all tissue`` or ``volume``.
+            for its fit), ``all tissue`` or ``volume``; empty where none were taken.
         tumour_mm2: area of the mask, in square millimetres; NaN without one.
         n_tiles: tiles that were read.
         trained_on: whether the model was trained on the case: ``yes``, ``no``, ``unknown``, or ``out of
@@ -154,8 +154,9 @@ def without_bag(slide: str, case: str, error: Exception, mask: str = "") -> Answ
     outcome, reason = FAILED, str(error)
     if isinstance(error, NoTiles):
         outcome, reason = ABSTAINED, nothing_left(mask, error)
+    used = mask if outcome == ABSTAINED else ""  # no tiles were taken of one that failed
     return Answer(
-        level="slide", case=case or slide, slide=slide, outcome=outcome, reason=reason, mask=mask
+        level="slide", case=case or slide, slide=slide, outcome=outcome, reason=reason, mask=used
     )
 
 

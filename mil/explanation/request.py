@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from features.bags.bag import Bag
+from features.bags.bag import Bag, recipe_differences
 from features.errors import InputError
 from features.progress import Progress
 from features.recipe import SEGMENTED
@@ -159,6 +159,7 @@ class MapInput:
         if unusable:
             raise next(iter(unusable.values()))
         [bag] = bags
+        _check_classes(run, bag)
         if not self.has_slide:
             return bag, None
         file = self._files.get(bag.slide) if self.is_bag else self.path
@@ -169,6 +170,20 @@ class MapInput:
     @cached_property
     def _files(self) -> Mapping[str, Path]:
         return {} if self.slides is None else find_slides(self.slides)
+
+
+def _check_classes(run: Run, bag: Bag) -> None:
+    """Refuse a bag that differs from the run's in its classes alone, with what reads it nevertheless.
+
+    Raises:
+        FitError: the models learnt from other classes.
+    """
+    if recipe_differences(run.recipe, bag.recipe) == ["classes"]:
+        raise FitError(
+            f"{bag.slide}: the bag does not suit the run (classes {bag.recipe['classes']} where it learnt "
+            f"from {run.recipe['classes']}). Set classes to those of the bag, if they are the same tissue by "
+            "another name."
+        )
 
 
 def _check_selection(run: Run) -> None:

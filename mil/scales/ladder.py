@@ -224,8 +224,8 @@ def choose_sides(
     Slides that have no tile at all are left to the extraction, which names them.
     """
     recipes = [replace(recipe, mpp=mpp, tile=side) for mpp in mpps for side in SIDES_PX]
-    counts = np.array([count_tiles(job, recipes) for job in jobs])  # (slides, scales times sides)
-    counts = counts.reshape(len(jobs), len(mpps), len(SIDES_PX))
+    counts = np.array([count_tiles(job, recipes, LEAST_TILES) for job in jobs])
+    counts = counts.reshape(len(jobs), len(mpps), len(SIDES_PX))  # 0 to all of a slide's tiles
     some = counts[counts.any(axis=(1, 2))]
     if not len(some):
         return SIDES_PX[:1] * len(mpps)

@@ -61,6 +61,8 @@ def test_a_broken_bag_has_a_row_with_its_error_and_stops_no_other(trained, tmp_p
     stderr = " ".join(capsys.readouterr().err.split())
     assert "broken.h5: cannot be read as a bag" in stderr
     assert "The case of a, b is not known" in stderr
+    assert "other: the bag does not suit" in stderr
+    assert "other: other:" not in stderr
 
 
 def test_without_errors_the_command_succeeds(trained, tmp_path):

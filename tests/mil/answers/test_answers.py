@@ -10,7 +10,7 @@ import pytest
 
 from features.backbones.network_recipe import NetworkRecipe
 from features.bags.bag import write_bag
-from features.errors import NoTiles, NoTissue
+from features.errors import NoTiles, NoTissue, SlideError
 from features.extraction.jobs import SlideJob
 from features.files.checksum import fingerprint
 from features.lowpower.segmenter import (
@@ -256,6 +256,16 @@ def test_every_reason_to_have_no_tile_is_told_apart(predictor, mask, error, reas
     new = replace(slides_of(s=error), masks={"s": mask})
     [row] = predict_slides(predictor, new).slides
     assert (row.outcome, row.reason) == ("abstained", f"nothing to answer from: {reason}")
+    assert row.mask == mask
+
+
+def test_a_slide_that_cannot_be_read_has_no_mask(predictor):
+    new = replace(slides_of(s=SlideError("s: no slide.")), masks={"s": "all tissue"})
+    answers = predict_slides(predictor, new)
+    assert [(row.outcome, row.mask) for row in (*answers.slides, *answers.cases)] == [
+        ("failed", ""),
+        ("failed", ""),
+    ]
 
 
 def drawn_predictor(run, predictor, **recipe):

@@ -2,11 +2,13 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
 from features.errors import InputError
 from features.extraction.jobs import JobSettings, SlideJob
+from features.extraction.survey import count_tiles, lay_tiles
 from features.recipe import Recipe
 from mil.errors import RunError
 from mil.evaluation.judge import compare_tables, evaluate
@@ -103,3 +105,23 @@ def test_slides_without_any_tile_are_left_to_the_extraction(tmp_path):
     jobs = [SlideJob(slide=name, files=(tmp_path / f"{name}.tiff",)) for name in ("s", "broken")]
     assert choose_sides(jobs[1:], recipe, (2.5, 5.0)) == (224, 224)
     assert choose_sides(jobs, recipe, (2.5, 5.0)) == choose_sides(jobs[:1], recipe, (2.5, 5.0))
+
+
+def test_tiles_smaller_than_needed_are_not_laid(tmp_path, monkeypatch):
+    recipe = Recipe(backbone="test_resnet", weights="random")
+    write_tiff(tmp_path / "s.tiff", [draw_slide(0)], mpp=2.5)
+    job = SlideJob(slide="s", files=(tmp_path / "s.tiff",))
+    recipes = [replace(recipe, mpp=mpp, tile=tile) for mpp in (2.5, 5.0) for tile in (160, 64, 32)]
+    counts = count_tiles(job, recipes)
+    enough = counts[1]
+    assert counts[0] < enough < counts[2]
+    laid = []
+
+    def lay(slide, job, view, chosen):
+        laid.append((chosen.mpp, chosen.tile))
+        return lay_tiles(slide, job, view, chosen)
+
+    monkeypatch.setattr("features.extraction.survey.lay_tiles", lay)
+    assert count_tiles(job, recipes, enough)[:3] == [counts[0], enough, enough]
+    assert (2.5, 64) in laid
+    assert (2.5, 32) not in laid
