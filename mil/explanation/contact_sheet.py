@@ -1,5 +1,6 @@
 """Contact sheets: the tiles with the highest and the lowest scores."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from mil.figures.saving import png_bytes
 
 ReadTile = Callable[[int], NDArray[np.uint8]]
 N_SHOWN = 6
+LINE = 125  # characters of the title that fit the width
 
 
 def extreme_tiles(scores: TileScores, count: int = N_SHOWN) -> tuple[list[int], list[int]]:
@@ -95,7 +97,9 @@ def draw_tile_maps(
     )  # fmt: skip
     bar.ax.set_xticklabels(list(SIGNED_TICKS.values()), fontsize=7)
     bar.ax.minorticks_off()
-    bar.set_label(f"{describe_unit(scores)}, spread over the tile", fontsize=8, parse_math=False)
+    bar.set_label(
+        f"{describe_unit(scores)}, spread over the {scores.part}", fontsize=8, parse_math=False
+    )
     return png_bytes(figure)
 
 
@@ -108,8 +112,9 @@ def _figure(rows: int, scores: TileScores, caption: str) -> Figure:
     figure = Figure(figsize=(1.5 * N_SHOWN, 1.75 * rows + 0.9), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     label = f"{scores.method} for {scores.target}" if scores.target else scores.method
+    title = f"{scores.bag.slide}: {label}, of {scores.model}\n{caption}".strip()
     figure.suptitle(
-        f"{scores.bag.slide}: {label}, of {scores.model}\n{caption}".strip(),
+        "\n".join(textwrap.fill(line, LINE) for line in title.splitlines()),
         fontsize=9, x=0.01, ha="left", parse_math=False,
     )  # fmt: skip
     return figure

@@ -58,5 +58,5 @@ def sanity_warnings(similarity: float | None, scores: TileScores) -> tuple[str, 
         return ()
     return (
         f"Untrained heads give much the same map (rank correlation {similarity:.2f}): it shows how the head "
-        "is built, or the tiles, more than what was learnt.",
+        f"is built, or the {scores.part}s, more than what was learnt.",
     )

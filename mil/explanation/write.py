@@ -33,7 +33,7 @@ from mil.explanation.target import explanation_target
 from mil.runs.files import write_json
 from mil.runs.run import Relation, Run, check_bag
 
-RANDOM_WEIGHTS = "The backbone has random weights: what lights up in a tile was not learnt."
+RANDOM_WEIGHTS = "The backbone has random weights: what lights up was not learnt."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +225,7 @@ def _write_tiles(
     if backbone.weights.startswith("random"):
         warnings.append(RANDOM_WEIGHTS)
     path = base.with_name(f"{base.stem}-{method.name}.png")
-    caption = "\n".join([f"Tiles: {verdict}.", *warnings])
+    caption = "\n".join([f"{scores.part.capitalize()}s: {verdict}.", *warnings])
     drawn = draw_tile_maps(scores, top, tiles.read, tile_maps, method=method.name, caption=caption)
     write_atomic(path, drawn)
     return [sheet, path], warnings

@@ -259,10 +259,11 @@ def _describe_arm(result: ArmResult) -> str:
             f"{result.seconds:.0f} s."
         )
     speed = result.n_tiles / result.seconds if result.seconds else 0.0
-    over = "cases" if result.arm.model else "tiles"
+    parts = "slices" if result.arm.shows else "tiles"
+    over = "cases" if result.arm.model else parts
     accuracy = result.measures["case_accuracy" if result.arm.model else "accuracy"]
     return (
-        f"{result.arm.name}: {result.n_tiles} tiles of {result.n_cases} cases tested, "
-        f"accuracy {accuracy:.2f} over {over}; embedded at {speed:.1f} tiles/s, "
+        f"{result.arm.name}: {result.n_tiles} {parts} of {result.n_cases} cases tested, "
+        f"accuracy {accuracy:.2f} over {over}; embedded at {speed:.1f} {parts}/s, "
         f"{result.seconds / result.n_cases:.1f} s a case."
     )

@@ -141,6 +141,9 @@ def test_a_study_is_rerun_and_its_figures_stand_beside_ours(rerun, name):
     assert "Changed from the study: extract.weights=random" in err
     assert ("is the best of 3 arms" in err) == (name in ("piffer-metastasis", "yang-lipoma"))
     assert "printed" in out
+    embedded = [line for line in out.splitlines() if "embedded at" in line]
+    assert embedded
+    assert all(("slices/s" in line) == is_of_volumes(name) for line in embedded)
     assert ", here test_resnet" in out
     rows = rows_of(folder)
     assert {row["backbone"] for row in rows} == {"test_resnet"}

@@ -362,6 +362,13 @@ def test_similarity_beyond_chance_is_a_warning(similarity, n_tiles, warned):
     ] * warned
 
 
+@pytest.mark.parametrize(("volume", "parts"), [(None, "tiles"), ({"kind": "volume"}, "slices")])
+def test_the_warning_names_what_a_row_of_the_bag_shows(volume, parts):
+    scores = some_scores(untrained("abmil", n_tiles=7, volume=volume), np.arange(7))
+    [warning] = sanity_warnings(0.9, scores)
+    assert f"or the {parts}, more than" in warning
+
+
 @pytest.mark.parametrize("n_tiles", [5, 8, 12])
 def test_unrelated_maps_of_few_tiles_are_seldom_called_alike(n_tiles):
     rng = np.random.default_rng(0)

@@ -18,6 +18,7 @@ from features.extraction.outputs import StoreSpec, resolved_recipe
 from features.recipe import Recipe
 from mil.errors import FitError
 from mil.explanation.contact_sheet import (
+    _figure,
     draw_contact_sheet,
     draw_tile_maps,
     extreme_tiles,
@@ -354,6 +355,14 @@ def test_ends_are_the_highest_and_the_lowest_and_none_is_both(n_tiles):
     assert len(top) + len(bottom) == min(n_tiles, 12)
     assert top[0] == scores.relative.argmax()
     assert n_tiles == 1 or bottom[0] == scores.relative.argmin()
+
+
+@pytest.mark.parametrize("length", [40, 170, 400])
+def test_the_caption_of_a_sheet_stays_within_the_picture(length):
+    scores = METHODS["evidence"](untrained("abmil"))
+    figure = _figure(2, scores, ("MORE FAITHFUL to the model " * 20)[:length])
+    [title] = figure.texts
+    assert title.get_window_extent().x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize("method", ["attention", "evidence"])
