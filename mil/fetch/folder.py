@@ -203,6 +203,7 @@ class CohortFolder:
 
     def _write_manifest(self, files: Sequence[RemoteFile]) -> None:
         """Write where the files came from, these and those of earlier selections that are still there."""
+        self._keep_changed_manifest()
         places = {file.place for file in files}
         rows: list[tuple[object, ...]] = [
             row
@@ -222,6 +223,19 @@ class CohortFolder:
             )
         rows.sort(key=lambda row: str(row[0]))
         write_table(self.path / MANIFEST, MANIFEST_COLUMNS, rows)
+
+    def _keep_changed_manifest(self) -> None:
+        """Move away a manifest that cannot be read: it may be all that says where files came from."""
+        path = self.path / MANIFEST
+        if not path.is_file() or not path.stat().st_size or _manifest_table(path) is not None:
+            return
+        names = (f"manifest-changed-{number}.csv" for number in itertools.count(1))
+        free = next(name for name in names if not (self.path / name).exists())
+        path.rename(self.path / free)
+        self.notes.append(
+            f"{MANIFEST} was changed so that it has other columns, and is {free} now. The new one says where "
+            "the files of this selection came from."
+        )
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -246,12 +260,18 @@ def refuse_foreign(folder: Path) -> None:
 
 def _manifest_rows(path: Path) -> list[tuple[str, ...]]:
     """The rows of a manifest that was written here; none where there is no such table."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+    return (_manifest_table(path) if path.is_file() else None) or []
+
+
+def _manifest_table(path: Path) -> list[tuple[str, ...]] | None:
+    """The rows of a manifest, also one that a spreadsheet has saved with a mark at its beginning.
+
+    None where it has other columns.
+    """
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         header, *rows = list(csv.reader(stream)) or [[]]
     if tuple(header) != MANIFEST_COLUMNS:
-        return []
+        return None
     return [tuple(row) for row in rows if len(row) == len(MANIFEST_COLUMNS)]
 
 

@@ -47,8 +47,9 @@ SARCOMA_SPELLINGS = {
 
 
 def plain_spelling(text: str) -> str:
-    """A spelling without regard to capitals, blanks and kinds of quotation marks."""
+    """A spelling without regard to capitals, blanks, kinds of quotation marks and of hyphens."""
     text = re.sub("[\u2018\u2019`\u00b4]", "'", text)
+    text = re.sub("[\u2010-\u2015\u2212]", "-", text)
     return re.sub(r"\s+", " ", text).strip().casefold()
 
 

@@ -606,6 +606,23 @@ def test_files_of_an_earlier_selection_stay_in_the_manifest_while_they_are_there
     assert rows().keys() == {cohort.files[0].place, *before} - {first.files[1].place}
 
 
+def test_a_manifest_that_a_spreadsheet_saved_loses_no_origin(fetch):
+    fetch(subtypes=["MFS"])
+    manifest = fetch.out / "manifest.csv"
+    text = manifest.read_text()
+    manifest.write_text(text, encoding="utf-8-sig")
+    fetch(subtypes=["DF"])
+    assert {*text.splitlines()} < {*manifest.read_text().splitlines()}
+    for number in (1, 2):
+        changed = manifest.read_text().replace(",", ";")
+        manifest.write_text(changed)
+        fetch.notes.clear()
+        fetch(subtypes=["DF"])
+        assert (fetch.out / f"manifest-changed-{number}.csv").read_text() == changed
+        assert any(f"manifest-changed-{number}.csv now" in note for note in fetch.notes)
+        assert len(manifest.read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_folder_of_somebody_elses_files_is_refused(network, fetch, dry_run):
     (fetch.out / "slides").mkdir(parents=True)

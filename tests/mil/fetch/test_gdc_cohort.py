@@ -17,7 +17,7 @@ from mil.fetch.barcode import parse_barcode
 from mil.fetch.choice import draw
 from mil.fetch.entries import case_facts
 from mil.fetch.gdc import LABEL_FIELD
-from mil.fetch.subtypes import SARCOMA_SPELLINGS, plain_spelling
+from mil.fetch.subtypes import SARCOMA_SPELLINGS, SUBTYPE_OF, plain_spelling
 from tests.features.making import write_tiff
 from tests.mil.fetch.made_services import md5, patient, real_sarcomas, slide
 
@@ -66,6 +66,17 @@ def test_slides_of_a_case_are_ordered_by_sample_and_number():
 def test_every_spelling_has_one_subtype():
     spellings = [plain_spelling(name) for own in SARCOMA_SPELLINGS.values() for name in own]
     assert len(spellings) == len(set(spellings))
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "synovial\u00a0Sarcoma \u2013  biphasic",
+        "Pleomorphic \u2018MFH\u2019 / Undifferentiated pleomorphic SARCOMA",
+    ],
+)
+def test_a_spelling_has_its_label_however_it_is_typed(spelling):
+    assert SUBTYPE_OF[plain_spelling(spelling)] in ("SS", "UPS")
 
 
 def test_one_diagnostic_slide_of_tumour_per_case_and_spellings_are_merged(fetch):
