@@ -243,8 +243,10 @@ def assemble(
     rows = task.label_rows(rows, source)
     unread = note_unread(rows)
     if not any(row.label for row in rows):
+        columns = ", ".join(rows[0].other) if rows else ""
         raise CohortError(
-            f"{source} has no labels. Give it a column label with each case's class.{unread and ' '}{unread}"
+            f"{source} has no labels. Give it a column label with each case's class"
+            f"{columns and f', or rename the one that has it: {columns}'}.{unread and ' '}{unread}"
         )
     bags, excluded = _read_bags(rows, store, task.outcome)
     if excluded and not allow_missing:

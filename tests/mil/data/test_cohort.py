@@ -30,6 +30,12 @@ def test_a_table_without_labels_is_told_so(table, tmp_path):
         assemble(read_table(table("case,slide\nc1,s1\n")), tmp_path, allow_missing=True)
 
 
+def test_the_columns_that_could_hold_the_labels_are_named(table, tmp_path):
+    rows = read_table(table("case;slide;Befund;Alter\nc1;s1;LMS;61\nc2;s2;SS;34\n"))
+    with pytest.raises(CohortError, match=r"or rename the one that has it: Befund, Alter\.$"):
+        assemble(rows, tmp_path)
+
+
 @pytest.mark.parametrize("twin", ["features", "source"])
 def test_one_slide_under_two_cases_is_refused(table, tmp_path, twin):
     bags = [made_bag("s1"), made_bag("s2")]
