@@ -23,6 +23,8 @@ FOLLOW_UP = re.compile(
     r"|last(contact|followup|known|visit|seen|alive).*|dateoflast.*|letzter?(kontakt|nachsorge).*|.*follow.?up.*"
     r"|(os|dss|dfi|dfs|pfi|pfs|rfs|efs|mfs|dmfs|lrfs|css|ttp|tte|ttr)(time|status|event|days|months|years|censor.*|cr|)"
     r"|(time|event)(time|status|days|months|years|event|censored)?|censor(ed|ing)?"
+    r"|((time|date|length|duration|days|months|years)(of|on|at|in)?)?(last)?fup?((in)?(time|date|length|duration|status"
+    r"|days|months?|mo|years))?"
     r"|.*surviv(al|ed|or|ors).*|.*(ueber|uber)leben.*"
     r"|tumou?rstatus|persontumou?rstatus|treatmentoutcome.*|(long|short)term(er|ers)?"
     r"|(lastknown)?diseasestatus|(clinical|patient|final)outcome|lostto.*|statusat(last|fu).*"
@@ -36,6 +38,10 @@ FOLLOW_UP = re.compile(
     r"|causademorte|avliden|смерть|умер"
     # Japanese, Chinese, Korean
     r"|.*(予後|転帰|生存|死亡|再発|追跡|最終確認|随访|隨訪|转归|预后|复发|進展|进展|结局|생존|사망|재발|추적|예후).*"
+)
+# Behind a name: OS (months), fu [d].
+UNIT_OF_TIME = re.compile(
+    r"[(\[](in)?(d|days?|tagen?|w|wks?|weeks?|wochen?|m|mos?|mths?|months?|monaten?|mois|y|yrs?|years?|jahren?|ans)[)\]]$"
 )
 # Headers under which yes, or 1, says that the event did not happen.
 _FREE = "disease|event|relapse|recurrence|progression|metastas[ei]s|tumou?r|krankheits|rezidiv|ereignis|tumor"

@@ -5,7 +5,7 @@ All are compared as plain headers without accents: ``Tumour grade`` is ``tumourg
 
 import re
 
-from features.columns.follow_up_words import FOLLOW_UP
+from features.columns.follow_up_words import FOLLOW_UP, UNIT_OF_TIME
 from features.columns.spelling import plain_header, without_accents
 
 CASE = ("case", "case_id", "patient", "patient_id")
@@ -28,7 +28,8 @@ OUTCOME = re.compile(
 
 def is_follow_up(name: str) -> bool:
     """Whether a column, by its name, holds what is known only from the follow-up of a case."""
-    return bool(FOLLOW_UP.fullmatch(without_accents(plain_header(name))))
+    header = UNIT_OF_TIME.sub("", without_accents(plain_header(name)))
+    return bool(FOLLOW_UP.fullmatch(header))
 
 
 def is_outcome(name: str) -> bool:

@@ -83,6 +83,7 @@ def test_what_is_made_from_the_follow_up_is_found_and_refused(column):
      "Overleden", "datum overlijden", "overlevingsduur", "recidief", "laatste contact", "Przeżycie", "zgon",
      "予後", "最終確認日", "随访时间", "生存期", "死亡", "복발 재발", "lost to follow-up",
      "disease-free",
+     "fup_months", "FU (mo)", "last_fu_date", "months of FUP", "OS (years)", "DSS [d]",
      "DMFS_months", "TTP", "Death from cancer", "last known disease status", "lebt", "censored"],
 )  # fmt: skip
 def test_what_registries_fill_in_afterwards_is_found_by_its_name(column):
@@ -96,7 +97,8 @@ def test_what_registries_fill_in_afterwards_is_found_by_its_name(column):
 
 @pytest.mark.parametrize(
     "column",
-    ["prior recurrence", "previous_relapse", "history of progression", "vitality", "age at death of mother",
+    ["5-FU", "function", "fup_shape", "dose (d)",
+     "prior recurrence", "previous_relapse", "history of progression", "vitality", "age at death of mother",
      "progesterone receptor", "diedrich score", "primary or recurrent", "grade", "timepoint", "tod dose",
      "antécédent de récidive", "recidiva previa", "recidief eerder", "mortar", "survivin", "suspicion",
      "lastname", "dead volume", "obitus fundi", "vital capacity", "exitus bleeding", "censorship law",
