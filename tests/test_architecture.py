@@ -42,13 +42,13 @@ def imports(path):
 
 def against_direction(root):
     """Imports of our packages that run against cli -> mil -> features."""
-    found = []
+    wrong = []
     for package, allowed in MAY_IMPORT.items():
         for path in sorted((root / package).rglob("*.py")):
             for line, name in imports(path):
                 if name in MAY_IMPORT and name != package and name not in allowed:
-                    found.append(f"{path.relative_to(root)}:{line} imports {name}")
-    return found
+                    wrong.append(f"{path.relative_to(root)}:{line} imports {name}")
+    return wrong
 
 
 def test_imports_run_from_cli_to_mil_to_features():

@@ -172,3 +172,23 @@ def test_a_label_among_measurements_is_found_where_a_bag_is_one_row():
     assert doubtful_columns(names, values, bags // 2) == {}  # a count of cells varies in a bag
     counts = np.c_[values[:, :3], rng.integers(0, 4, (14, 2))]
     assert doubtful_columns([*names, "lobes"], counts, bags) == {}
+
+
+@pytest.mark.parametrize(
+    ("codes", "one_row", "doubted"),
+    [
+        ([7, 9] * 6, True, True),
+        ([7, 9, 9, 11] * 3, True, True),
+        ([7] + [9] * 11, True, False),  # a class of one
+        ([7.5, 9] * 6, True, False),
+        ([7, 9] * 6, False, False),
+        ([5, 0, 11, 3, 8, 1, 10, 2, 9, 4, 7, 6], True, False),
+    ],
+)
+def test_the_one_column_of_codes_among_measurements_may_be_a_label(codes, one_row, doubted):
+    measured = np.random.default_rng(3).normal(size=(12, 3))
+    values = np.column_stack([measured, codes])
+    bags = np.arange(12) if one_row else np.arange(12) // 2
+    doubts = doubtful_columns(["wide", "long", "deep", "zeta"], values, bags)
+    assert ("zeta" in doubts) == doubted
+    assert not doubtful_columns(["wide", "long", "deep", "zeta"], values, bags, trusted=["z*"])

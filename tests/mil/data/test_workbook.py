@@ -124,6 +124,13 @@ def test_what_is_merged_stands_in_every_row(workbook):
     assert "merged over several rows (A2:A3, C2:C4)" in read_sheet(path).notes[0]
 
 
+def test_cells_merged_within_a_row_are_no_others(workbook):
+    rows = [("case", "slide", "size", "site"), ("p1", "a", "Ulm", None), ("p2", "b", 3, "Graz")]
+    path = workbook(Sheet("one", rows, merged=[(3, 2, 4, 2)]))
+    assert [row.site for row in read_table(path)] == ["", "Graz"]
+    assert not read_sheet(path).notes
+
+
 def test_merged_names_of_columns_are_not_repeated(workbook):
     rows = [("case", "slide", "size"), (None, None, None), ("p1", "a", 4.5), ("p2", "c", 3)]
     path = workbook(Sheet("one", rows, merged=[(1, 1, 1, 2), (2, 1, 2, 2)]))
